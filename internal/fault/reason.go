@@ -1,0 +1,86 @@
+package fault
+
+// Reason is one word out of a bounded set; it is a metric label.
+type Reason string
+
+// Reasons at the door (intake).
+const (
+	ReasonMalformed         Reason = "malformed"           // not JSON, not multipart, wrong shape
+	ReasonTooLarge          Reason = "too-large"           // body, record or attachment over its limit
+	ReasonTooDeep           Reason = "too-deep"            // nesting over the limit
+	ReasonTooMany           Reason = "too-many"            // more attachments, elements or requests than allowed
+	ReasonUnauthenticated   Reason = "unauthenticated"     // no credential, unknown or expired
+	ReasonForbidden         Reason = "forbidden"           // service or Land is not this portal's
+	ReasonUnknownService    Reason = "unknown-service"     // no such service in the process library
+	ReasonLandNotServed     Reason = "land-not-served"     // no configuration for this Land
+	ReasonServiceNotOffered Reason = "service-not-offered" // the Land does not offer this service
+	ReasonMalformedRegion   Reason = "malformed-region"    // not an ARS of 2, 3, 5, 9 or 12 digits
+	ReasonFormInvalid       Reason = "form-invalid"        // the form breaks the service's JSON Schema
+	ReasonHashMismatch      Reason = "hash-mismatch"       // attachment bytes do not match the declared hash
+	ReasonKeyReused         Reason = "key-reused"          // other body under the same Idempotency-Key
+	ReasonKeyMissing        Reason = "key-missing"         // no Idempotency-Key
+)
+
+// Reasons of deciding, mapping and checking (dispatch).
+const (
+	ReasonNoAuthority        Reason = "no-authority"
+	ReasonSeveralAuthorities Reason = "several-authorities"
+	ReasonNoDestination      Reason = "no-destination"      // the authority has no destination for this submission
+	ReasonNoTestDestination  Reason = "no-test-destination" // test submission, no test destination
+	ReasonNoFormat           Reason = "no-format"           // the destination takes no format this service can be mapped to
+	ReasonStandardMissing    Reason = "standard-missing"    // the format's standard is not installed
+	ReasonMappingFailed      Reason = "mapping-failed"
+	ReasonSchemaInvalid      Reason = "schema-invalid" // the message breaks its XSD
+	ReasonUndecodable        Reason = "undecodable"    // a record nobody can read
+	ReasonUndecryptable      Reason = "undecryptable"  // key gone or bytes forged
+	ReasonConfigBroken       Reason = "config-broken"  // the Land's configuration is refused at the moment
+)
+
+// Reasons of delivery.
+const (
+	ReasonDelivered     Reason = "ok"
+	ReasonRefused       Reason = "refused"      // the receiver says: not this message, ever
+	ReasonUnavailable   Reason = "unavailable"  // 5xx, 429: for now
+	ReasonUnreachable   Reason = "unreachable"  // connection refused, DNS, no route
+	ReasonUnauthorized  Reason = "unauthorized" // our credential is refused
+	ReasonCertificate   Reason = "certificate"  // TLS trust or expiry
+	ReasonGone          Reason = "gone"         // 410: the destination is switched off
+	ReasonRedirected    Reason = "redirected"
+	ReasonTimeout       Reason = "timeout"
+	ReasonInterrupted   Reason = "interrupted"   // the transfer broke off
+	ReasonStorage       Reason = "storage"       // disk full, permission, missing directory
+	ReasonMisconfigured Reason = "misconfigured" // destination settings do not work
+	ReasonPaused        Reason = "paused"        // the destination is paused
+	ReasonBehindCase    Reason = "behind-case"   // parked behind an earlier one of its case
+	ReasonGaveUp        Reason = "gave-up"       // retried for as long as the policy allows
+	ReasonBlobMissing   Reason = "blob-missing"  // an attachment's bytes are gone
+	ReasonBusy          Reason = "busy"          // the destination's share of work is used up
+)
+
+// Reasons of the engine.
+const (
+	ReasonBrokerUnavailable Reason = "broker-unavailable"
+	ReasonQuorumLost        Reason = "quorum-lost"
+	ReasonNotAuthorised     Reason = "not-authorised" // the broker's ACL says no
+	ReasonUnknownTopic      Reason = "unknown-topic"
+	ReasonOperator          Reason = "operator" // an operator decided so
+	ReasonCancelled         Reason = "cancelled"
+	ReasonUnknown           Reason = "unknown"
+)
+
+// Reasons returns every reason, so that metrics exist at zero and a test can
+// prove that the set is bounded.
+func Reasons() []Reason {
+	return []Reason{
+		ReasonMalformed, ReasonTooLarge, ReasonTooDeep, ReasonTooMany, ReasonUnauthenticated, ReasonForbidden,
+		ReasonUnknownService, ReasonLandNotServed, ReasonServiceNotOffered, ReasonMalformedRegion, ReasonFormInvalid,
+		ReasonHashMismatch, ReasonKeyReused, ReasonKeyMissing,
+		ReasonNoAuthority, ReasonSeveralAuthorities, ReasonNoDestination, ReasonNoTestDestination, ReasonNoFormat,
+		ReasonStandardMissing, ReasonMappingFailed, ReasonSchemaInvalid, ReasonUndecodable, ReasonUndecryptable, ReasonConfigBroken,
+		ReasonDelivered, ReasonRefused, ReasonUnavailable, ReasonUnreachable, ReasonUnauthorized, ReasonCertificate,
+		ReasonGone, ReasonRedirected, ReasonTimeout, ReasonInterrupted, ReasonStorage, ReasonMisconfigured, ReasonPaused,
+		ReasonBehindCase, ReasonGaveUp, ReasonBlobMissing, ReasonBusy,
+		ReasonBrokerUnavailable, ReasonQuorumLost, ReasonNotAuthorised, ReasonUnknownTopic, ReasonOperator,
+		ReasonCancelled, ReasonUnknown,
+	}
+}

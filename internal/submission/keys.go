@@ -1,0 +1,154 @@
+package submission
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// Land is a tenant: the two-digit key of one of the sixteen Länder, "01" to
+// "16" (Destatis, Amtlicher Regionalschlüssel, first two digits). "00" is the
+// router itself, for records whose Land is not known.
+type Land string
+
+// LandNone owns records that cannot be attributed to a Land.
+const LandNone Land = "00"
+
+// ParseLand accepts "01" to "16".
+func ParseLand(s string) (Land, error) {
+	if len(s) == 2 && s >= "01" && s <= "16" && s[1] >= '0' && s[1] <= '9' {
+		return Land(s), nil
+	}
+	return "", fmt.Errorf("%q is not a Land: two digits from 01 to 16 are expected", clip(s))
+}
+
+// Service is a Leistung, named by its LeiKa key of 14 digits.
+type Service string
+
+const leikaURN = "urn:de:fim:leika:leistung:"
+
+// ParseService accepts the bare 14 digits of a LeiKa key or its FIM URN.
+func ParseService(s string) (Service, error) {
+	d := strings.TrimPrefix(s, leikaURN)
+	if len(d) == 14 && digits(d) && strings.HasPrefix(d, "99") {
+		return Service(d), nil
+	}
+	return "", fmt.Errorf("%q is not a LeiKa key: 14 digits beginning with 99 are expected, bare or behind %s", clip(s), leikaURN)
+}
+
+// URN returns the FIM URN of the service.
+func (s Service) URN() string { return leikaURN + string(s) }
+
+// Region is an Amtlicher Regionalschlüssel (ARS) of 2, 3, 5, 9 or 12 digits:
+// Land 2, Regierungsbezirk 1, Kreis 2, Verband 4, Gemeinde 3.
+type Region string
+
+// regionLengths are the lengths an ARS may have, longest first: the order in
+// which responsibility falls back.
+var regionLengths = [...]int{12, 9, 5, 3, 2}
+
+// ParseRegion accepts an ARS of 2, 3, 5, 9 or 12 digits, with or without the
+// FIT-Connect prefix DE.
+func ParseRegion(s string) (Region, error) {
+	d := strings.TrimPrefix(s, "DE")
+	if digits(d) {
+		for _, n := range regionLengths {
+			if len(d) == n {
+				if _, err := ParseLand(d[:2]); err == nil {
+					return Region(d), nil
+				}
+			}
+		}
+	}
+	return "", fmt.Errorf("%q is not a region: an ARS of 2, 3, 5, 9 or 12 digits is expected, with DE before it or without", clip(s))
+}
+
+// Land returns the Land the region lies in.
+func (r Region) Land() Land { return Land(r[:2]) }
+
+// Within says whether r lies in the area that prefix names (or is that area).
+func (r Region) Within(prefix Region) bool { return strings.HasPrefix(string(r), string(prefix)) }
+
+// Areas returns the region and every larger area it lies in, longest first:
+// 12, 9, 5, 3, 2 digits, beginning at the region's own length.
+func (r Region) Areas() []Region {
+	var out []Region
+	for _, n := range regionLengths {
+		if n <= len(r) {
+			out = append(out, r[:n])
+		}
+	}
+	return out
+}
+
+var authorityKey = regexp.MustCompile(`^[a-z]{3}:[0-9A-Za-z]{1,16}$`)
+
+// AuthorityKey is a DVDV Behördenschlüssel, "prefix:key", as in bab:08115003.
+type AuthorityKey string
+
+// ParseAuthorityKey checks the shape of a DVDV key. Shape is all it proves.
+func ParseAuthorityKey(s string) (AuthorityKey, error) {
+	if authorityKey.MatchString(s) {
+		return AuthorityKey(s), nil
+	}
+	return "", fmt.Errorf("%q is not a DVDV authority key: three small letters, a colon and up to 16 letters or digits are expected, as in bab:08115003", clip(s))
+}
+
+// Prefix returns the part before the colon.
+func (k AuthorityKey) Prefix() string { p, _, _ := strings.Cut(string(k), ":"); return p }
+
+// Key returns the part behind the colon.
+func (k AuthorityKey) Key() string { _, s, _ := strings.Cut(string(k), ":"); return s }
+
+// Format is a target standard, version and message, written
+// "xbau/2.6/baugenehmigung.antrag.0200".
+type Format struct{ Standard, Version, Message string }
+
+var formatPart = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+
+// ParseFormat reads "standard/version/message".
+func ParseFormat(s string) (Format, error) {
+	p := strings.Split(s, "/")
+	if len(p) == 3 && formatPart.MatchString(p[0]) && formatPart.MatchString(p[1]) && formatPart.MatchString(p[2]) {
+		return Format{p[0], p[1], p[2]}, nil
+	}
+	return Format{}, fmt.Errorf("%q is not a format: standard/version/message is expected, as in xbau/2.6/baugenehmigung.antrag.0200", clip(s))
+}
+
+// String returns "standard/version/message", or "" for the zero format.
+func (f Format) String() string {
+	if f == (Format{}) {
+		return ""
+	}
+	return f.Standard + "/" + f.Version + "/" + f.Message
+}
+
+// MarshalText writes the format as String does.
+func (f Format) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (f *Format) UnmarshalText(b []byte) (err error) {
+	if len(b) == 0 {
+		*f = Format{}
+		return nil
+	}
+	*f, err = ParseFormat(string(b))
+	return err
+}
+
+func digits(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// clip bounds what an error text repeats of its input.
+func clip(s string) string {
+	if len(s) > 64 {
+		return s[:64] + "…"
+	}
+	return s
+}
