@@ -82,6 +82,7 @@ type DeliveryMeta struct {
 	// counts.
 	Sequence int
 	DueAt    time.Time // zero: as soon as its turn comes
+	Since    time.Time // of the first attempt that counted; zero before
 	// Accepted position: order of the case is the order of these.
 	Order  int64
 	Reason string // why it waits or died: a fault.Reason
@@ -186,6 +187,9 @@ func (d DeliveryMeta) Headers(recordType string) map[string]string {
 	if !d.DueAt.IsZero() {
 		h["ce_dueat"] = stamp(d.DueAt)
 	}
+	if !d.Since.IsZero() {
+		h["ce_since"] = stamp(d.Since)
+	}
 	if d.Reason != "" {
 		h["ce_reason"] = d.Reason
 	}
@@ -206,6 +210,9 @@ func ParseDeliveryMeta(h map[string]string) (DeliveryMeta, error) {
 	}
 	if h["ce_dueat"] != "" {
 		d.DueAt = r.time("ce_dueat")
+	}
+	if h["ce_since"] != "" {
+		d.Since = r.time("ce_since")
 	}
 	if err := d.Format.UnmarshalText([]byte(h["ce_format"])); err != nil {
 		r.fail("ce_format", "is malformed")
