@@ -46,6 +46,12 @@ type DeliveryAccount struct {
 	Held        *Held      `json:"held,omitempty"`
 	Order       int64      `json:"order"`
 	UpdatedAt   time.Time  `json:"updatedAt"`
+	// WaitingSince is when it began to wait, kept over every attempt; nil while
+	// it does not wait.
+	WaitingSince *time.Time `json:"waitingSince,omitempty"`
+	// DeadEvent is the newest event that declared it dead: the same one again,
+	// after a redrive, is a late repeat.
+	DeadEvent uuid.UUID `json:"deadEvent,omitzero"`
 }
 
 // Account is where one submission stands: the fold of its events. The zero
@@ -70,8 +76,13 @@ type Account struct {
 	UpdatedAt time.Time `json:"updatedAt"`
 
 	// Dispatched is the highest revision dispatch has decided on, 0 before.
-	Dispatched int                `json:"dispatched"`
-	Redrives   int                `json:"redrives"` // of dispatch
+	Dispatched int `json:"dispatched"`
+	Redrives   int `json:"redrives"` // of dispatch
+	// Copied says that dispatch's event of the acceptance was seen: from then on
+	// the account stands on events alone. The first such event counts.
+	Copied bool `json:"copied"`
+	// Instructed is the highest revision an operator's order asked for.
+	Instructed int                `json:"instructed,omitempty"`
 	Decision   *Decision          `json:"decision,omitempty"`
 	DecisionID uuid.UUID          `json:"decisionId,omitzero"`
 	Deliveries []*DeliveryAccount `json:"deliveries,omitempty"` // of the current revision
@@ -90,6 +101,57 @@ func (a *Account) Accept(m Meta) {
 	}
 	a.accept(m.ID, m.CaseID, m.Portal, m.Land, m.Service,
 		Acceptance{Region: m.Region, AcceptedAt: m.AcceptedAt, SHA512: m.SHA512, Append: m.Append, Test: m.Test, SenderHash: m.SenderHash})
+}
+
+// Clone returns a deep copy.
+func (a *Account) Clone() *Account {
+	c := *a
+	c.Held, c.Decision = cloneOf(a.Held), cloneOf(a.Decision)
+	if c.Decision != nil {
+		c.Decision.Deliveries = slices.Clone(c.Decision.Deliveries)
+	}
+	c.Deliveries = slices.Clone(a.Deliveries)
+	for i, d := range c.Deliveries {
+		d = cloneOf(d)
+		d.DueAt, d.WaitingSince, d.Held = cloneOf(d.DueAt), cloneOf(d.WaitingSince), cloneOf(d.Held)
+		c.Deliveries[i] = d
+	}
+	return &c
+}
+
+func cloneOf[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	v := *p
+	return &v
+}
+
+// Meta returns the headers' content for a record about the submission, at the
+// revision dispatch decided last (1 before it decided).
+func (a *Account) Meta() Meta {
+	return Meta{
+		ID: a.ID, CaseID: a.CaseID, Portal: a.Portal, Land: a.Land, Service: a.Service, Region: a.Region,
+		AcceptedAt: a.AcceptedAt, SHA512: a.SHA512, Test: a.Test, Revision: max(1, a.Dispatched), Append: a.Append,
+		SenderHash: a.SenderHash,
+	}
+}
+
+// DeliveryMeta returns the headers' content for a record about one delivery of
+// the submission.
+func (a *Account) DeliveryMeta(d *DeliveryAccount) DeliveryMeta {
+	m := DeliveryMeta{
+		Meta: a.Meta(), DeliveryID: d.ID, Destination: d.Destination, Adapter: d.Adapter, Format: d.Format,
+		Decision: a.DecisionID, Attempts: d.Attempts, Redrives: d.Redrives, Sequence: d.Sequence, Order: d.Order, Reason: d.Reason,
+	}
+	m.Revision = d.Revision
+	if a.Decision != nil {
+		m.AuthorityID = a.Decision.Authority.ID
+	}
+	if d.DueAt != nil {
+		m.DueAt = *d.DueAt
+	}
+	return m
 }
 
 func (a *Account) accept(id, caseID uuid.UUID, portal string, land Land, service Service, acc Acceptance) {
@@ -119,14 +181,13 @@ func (a *Account) Apply(e Event) bool {
 		if e.Accepted == nil {
 			return false
 		}
-		if a.Known() {
-			// The projection may have seen the submissions record first; the
-			// event says which append counts.
-			changed := a.Append != e.Accepted.Append
-			a.Append = e.Accepted.Append
-			return changed
+		if a.Copied {
+			return false
 		}
+		// The projection may have seen a submissions record first; the event says
+		// which append counts.
 		a.accept(e.Submission, e.CaseID, e.Portal, e.Land, e.Service, *e.Accepted)
+		a.Copied = true
 		return true
 	case EventDecided, EventUnassigned, EventAssigned, EventRedriven, EventDead, EventClosed:
 		if e.DeliveryID == uuid.Nil {
@@ -137,15 +198,18 @@ func (a *Account) Apply(e Event) bool {
 }
 
 func (a *Account) applyDispatch(e Event) bool {
-	if !a.Known() {
+	// Without the acceptance's event nothing is known that a rebuild would know
+	// too; and nothing brings a submission back from its end.
+	if !a.Copied || a.State.Final() {
 		return false
 	}
 	switch e.Type {
 	case EventAssigned, EventRedriven:
 		// The decision that follows carries the raised revision.
-		if e.Revision != a.Dispatched+1 {
+		if e.Revision != a.Dispatched+1 || e.Revision <= a.Instructed {
 			return false
 		}
+		a.Instructed = e.Revision
 		if e.Type == EventRedriven {
 			a.Redrives++
 		}
@@ -195,43 +259,48 @@ func (a *Account) applyDelivery(e Event) bool {
 		if d.State == Rejected {
 			return false
 		}
-		d.State, d.Reason, d.Detail = Rejected, e.Reason, e.Detail
+		d.State, d.Reason, d.Detail, d.DueAt, d.Held = Rejected, e.Reason, e.Detail, nil, nil
 		a.settleDelivery(d, e)
 		return true
 	}
 	if d.State.Final() {
 		return false
 	}
+	// What is dead comes to life by an operator's redrive only, or by the
+	// receiver's word that it has it after all.
 	switch e.Type {
 	case EventWaiting:
-		if e.Sequence <= d.Sequence {
+		if d.State == Dead || e.Sequence <= d.Sequence {
 			return false
 		}
 		d.State = Waiting
 	case EventAttempt:
-		if e.Attempt <= d.Attempts {
+		if d.State == Dead || e.Attempt <= d.Attempts {
 			return false
 		}
 		d.State = Waiting
 	case EventHandedOver:
-		d.State, d.Token = Waiting, e.Token
-	case EventDelivered:
-		d.State, e.Reason, e.Detail = Delivered, "", ""
-	case EventDead:
-		if d.State == Dead {
+		if d.State == Dead || e.Attempt <= d.Attempts {
 			return false
 		}
-		d.State, d.Held = Dead, e.Held
+		d.State, d.Token = Waiting, e.Token
+	case EventDelivered:
+		d.State, d.Held, e.Reason, e.Detail, e.DueAt = Delivered, nil, "", "", nil
+	case EventDead:
+		if d.State == Dead || e.ID == d.DeadEvent && e.ID != uuid.Nil {
+			return false
+		}
+		d.State, d.Held, d.DeadEvent, e.DueAt = Dead, e.Held, e.ID, nil
 	case EventRedriven:
 		if d.State != Dead || e.Redrive <= d.Redrives {
 			return false
 		}
-		d.State, d.Redrives, d.Held = InFlight, e.Redrive, nil
+		d.State, d.Redrives, d.Held, e.DueAt = InFlight, e.Redrive, nil, nil
 	case EventClosed:
 		if d.State != Dead && d.State != Waiting {
 			return false
 		}
-		d.State, d.Held, e.Detail = Rejected, nil, e.Note
+		d.State, d.Held, e.Detail, e.DueAt = Rejected, nil, e.Note, nil
 	default:
 		return false
 	}
@@ -251,6 +320,12 @@ func (a *Account) applyDelivery(e Event) bool {
 
 func (a *Account) settleDelivery(d *DeliveryAccount, e Event) {
 	d.UpdatedAt = e.At
+	if d.State != Waiting {
+		d.WaitingSince = nil
+	} else if d.WaitingSince == nil {
+		since := e.At
+		d.WaitingSince = &since
+	}
 	a.settle(e.At)
 }
 

@@ -2,6 +2,8 @@ package submission
 
 import (
 	"encoding/json"
+	"errors"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -136,14 +138,19 @@ func (e Event) Encode() ([]byte, error) { return json.Marshal(e) }
 // DecodeEvent reads what Encode wrote.
 func DecodeEvent(b []byte) (Event, error) {
 	var e Event
-	err := json.Unmarshal(b, &e)
-	return e, err
+	if err := json.Unmarshal(b, &e); err != nil {
+		return Event{}, err
+	}
+	if e.Type == "" || e.ID == uuid.Nil {
+		return Event{}, errors.New("event has no type or no id")
+	}
+	return e, nil
 }
 
 // Headers writes the event's record headers (CloudEvents binary mode).
 func (e Event) Headers() map[string]string {
 	h := map[string]string{
-		HeaderVersion:     "1",
+		HeaderVersion:     strconv.Itoa(RecordVersion),
 		HeaderID:          e.ID.String(),
 		HeaderType:        "weiche.event." + string(e.Type),
 		HeaderSource:      "/weiche/" + string(e.Stage),

@@ -63,8 +63,13 @@ func ParseRegion(s string) (Region, error) {
 	return "", fmt.Errorf("%q is not a region: an ARS of 2, 3, 5, 9 or 12 digits is expected, with DE before it or without", clip(s))
 }
 
-// Land returns the Land the region lies in.
-func (r Region) Land() Land { return Land(r[:2]) }
+// Land returns the Land the region lies in, LandNone for the zero Region.
+func (r Region) Land() Land {
+	if len(r) < 2 {
+		return LandNone
+	}
+	return Land(r[:2])
+}
 
 // Within says whether r lies in the area that prefix names (or is that area).
 func (r Region) Within(prefix Region) bool { return strings.HasPrefix(string(r), string(prefix)) }
