@@ -141,6 +141,10 @@ func (f *Format) UnmarshalText(b []byte) (err error) {
 	return err
 }
 
+// DestinationName makes a destination's name unique over all Länder: ids are
+// unique within their Land only. It stands in events, labels and headers.
+func DestinationName(land Land, id string) string { return string(land) + "-" + id }
+
 func digits(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if s[i] < '0' || s[i] > '9' {
