@@ -19,6 +19,18 @@ const (
 	ReasonHashMismatch      Reason = "hash-mismatch"       // attachment bytes do not match the declared hash
 	ReasonKeyReused         Reason = "key-reused"          // other body under the same Idempotency-Key
 	ReasonKeyMissing        Reason = "key-missing"         // no Idempotency-Key
+	ReasonKeyMalformed      Reason = "key-malformed"       // not 1 to 255 printable ASCII characters
+	ReasonTokenMissing      Reason = "token-missing"       // no bearer token
+	ReasonTokenExpired      Reason = "token-expired"       // a token that was good once
+	ReasonServiceForbidden  Reason = "service-forbidden"   // the service is not this portal's
+	ReasonLandForbidden     Reason = "land-forbidden"      // the Land is not this portal's
+	ReasonEnvelopeInvalid   Reason = "envelope-invalid"    // what surrounds the form breaks its schema
+	ReasonPartMismatch      Reason = "part-mismatch"       // file parts and attachments do not fit together
+	ReasonMediaType         Reason = "media-type"          // neither JSON nor multipart/form-data
+	ReasonOverloaded        Reason = "overloaded"          // more requests in hand than allowed
+	ReasonNotFound          Reason = "not-found"           // no such thing, or not this portal's
+	ReasonMethodNotAllowed  Reason = "method-not-allowed"  // the path knows other methods
+	ReasonTooSlow           Reason = "too-slow"            // the request did not arrive in time
 )
 
 // Reasons of deciding, mapping and checking (dispatch).
@@ -74,7 +86,9 @@ func Reasons() []Reason {
 	return []Reason{
 		ReasonMalformed, ReasonTooLarge, ReasonTooDeep, ReasonTooMany, ReasonUnauthenticated, ReasonForbidden,
 		ReasonUnknownService, ReasonLandNotServed, ReasonServiceNotOffered, ReasonMalformedRegion, ReasonFormInvalid,
-		ReasonHashMismatch, ReasonKeyReused, ReasonKeyMissing,
+		ReasonHashMismatch, ReasonKeyReused, ReasonKeyMissing, ReasonKeyMalformed, ReasonTokenMissing, ReasonTokenExpired,
+		ReasonServiceForbidden, ReasonLandForbidden, ReasonEnvelopeInvalid, ReasonPartMismatch, ReasonMediaType,
+		ReasonOverloaded, ReasonNotFound, ReasonMethodNotAllowed, ReasonTooSlow,
 		ReasonNoAuthority, ReasonSeveralAuthorities, ReasonNoDestination, ReasonNoTestDestination, ReasonNoFormat,
 		ReasonStandardMissing, ReasonMappingFailed, ReasonSchemaInvalid, ReasonUndecodable, ReasonUndecryptable, ReasonConfigBroken,
 		ReasonDelivered, ReasonRefused, ReasonUnavailable, ReasonUnreachable, ReasonUnauthorized, ReasonCertificate,
