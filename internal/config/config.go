@@ -167,16 +167,14 @@ const (
 	RightPayload Right = "payload" // see what a submission contains
 )
 
-// Operator is a person or a tool with a token of its own.
+// Operator is a person or a tool with a token of its own. The operator "local"
+// is made by the router and cannot be named here.
 type Operator struct {
-	Name        string `yaml:"name"`
-	TokenSHA256 string `yaml:"token_sha256"` // hex SHA-256 of the token
-	// ExampleToken asks the router to make a token at the first start, in the
-	// data directory. For trying out.
-	ExampleToken bool              `yaml:"example_token"`
-	Rights       []Right           `yaml:"rights"`
-	Lands        []submission.Land `yaml:"lands"` // empty: all
-	Pos          Pos               `yaml:"-"`
+	Name        string            `yaml:"name"`
+	TokenSHA256 string            `yaml:"token_sha256"` // hex SHA-256 of the token
+	Rights      []Right           `yaml:"rights"`
+	Lands       []submission.Land `yaml:"lands"` // empty: all
+	Pos         Pos               `yaml:"-"`
 }
 
 // Land is one tenant's configuration: a folder under config/lands/.
