@@ -3,30 +3,163 @@
 // fsyncs each batch before it is acknowledged, and keeps other processes off the
 // directory with a lock.
 //
-// It refuses to be more than that: one node, loopback only, no replication.
+// It refuses to be more than that: one node, loopback only, no replication. The
+// broker underneath (franz-go's kfake) does not report a failed fsync to the
+// producer, and after a kill the start of a log may be further back than a
+// deletion had moved it.
 package embedded
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"golang.org/x/sys/unix"
 )
+
+// ErrLocked is wrapped by Start's error when another process, or another Broker
+// of this one, has the directory.
+var ErrLocked = errors.New("directory is in use")
 
 // Options of a Broker. The zero value is usable.
 type Options struct {
-	Port       int // 0: a free one, the same again after a restart where it is still free
+	Port       int // 0: the one it had before where that is free, otherwise a free one
 	Partitions int // of topics created without a count; default 4
 }
 
-// Broker is a running embedded broker.
-type Broker struct{}
+// Broker is a running embedded broker. Its methods are safe for concurrent use.
+type Broker struct {
+	cluster *kfake.Cluster
+	lock    *os.File
+	addrs   []string
+	once    sync.Once
+}
 
-// Start opens the directory (made if missing) and starts the broker.
+// Start opens the directory (made if missing, mode 0700) and starts the broker.
+// Records and committed offsets of an earlier run are there again. The error
+// wraps ErrLocked when the directory is in use.
 func Start(dir string, opts Options, log *slog.Logger) (*Broker, error) {
-	return nil, errors.New("embedded: not there yet")
+	if opts.Partitions <= 0 {
+		opts.Partitions = 4
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("embedded broker: %w", err)
+	}
+	lock, err := takeLock(filepath.Join(dir, "lock"))
+	if err != nil {
+		return nil, fmt.Errorf("embedded broker: %s: %w", dir, err)
+	}
+	b, err := start(dir, opts, log)
+	if err != nil {
+		_ = lock.Close()
+		return nil, err
+	}
+	b.lock = lock
+	log.Info("embedded broker is serving", "addrs", b.addrs, "dir", dir)
+	return b, nil
+}
+
+func start(dir string, opts Options, log *slog.Logger) (*Broker, error) {
+	portFile := filepath.Join(dir, "port")
+	ports := []int{opts.Port}
+	if opts.Port == 0 {
+		if p := rememberedPort(portFile); p != 0 {
+			ports = []int{p, 0}
+		}
+	}
+	var err error
+	for _, port := range ports {
+		var c *kfake.Cluster
+		c, err = kfake.NewCluster(
+			kfake.Ports(port),
+			kfake.ClusterID("weiche-embedded"),
+			kfake.DataDir(filepath.Join(dir, "log")),
+			kfake.SyncWrites(),
+			kfake.DefaultNumPartitions(opts.Partitions),
+			kfake.WithLogger(logger{log}),
+			// A router that was off for longer than a week must not begin
+			// every topic anew.
+			kfake.BrokerConfigs(map[string]string{"offsets.retention.minutes": "2147483647"}),
+		)
+		if err != nil {
+			continue
+		}
+		b := &Broker{cluster: c, addrs: c.ListenAddrs()}
+		if _, p, ok := strings.Cut(b.addrs[0], ":"); ok {
+			_ = os.WriteFile(portFile, []byte(p+"\n"), 0o600) // only a convenience: clients find the same port again
+		}
+		return b, nil
+	}
+	return nil, fmt.Errorf("embedded broker: %s: %w", dir, err)
+}
+
+// takeLock uses flock, so that the lock goes with the process however it ends.
+func takeLock(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		holder, _ := os.ReadFile(name)
+		_ = f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%w by the process %s; stop that one, or give this one a data directory of its own",
+				ErrLocked, strings.TrimSpace(string(holder)))
+		}
+		return nil, err
+	}
+	if err := f.Truncate(0); err == nil {
+		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	}
+	return f, nil
+}
+
+func rememberedPort(name string) int {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return 0
+	}
+	p, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || p < 1 || p > 65535 {
+		return 0
+	}
+	return p
 }
 
 // Addrs returns the broker's addresses, host:port.
-func (b *Broker) Addrs() []string { return nil }
+func (b *Broker) Addrs() []string { return append([]string(nil), b.addrs...) }
 
-// Close stops the broker and releases the directory.
-func (b *Broker) Close() error { return nil }
+// Close stops the broker, saves its state and releases the directory. A second
+// call does nothing.
+func (b *Broker) Close() error {
+	var err error
+	b.once.Do(func() {
+		b.cluster.Close()
+		err = b.lock.Close()
+	})
+	return err
+}
+
+type logger struct{ log *slog.Logger }
+
+// Logf passes on what an operator can act on; the rest is for debugging.
+func (l logger) Logf(level kfake.LogLevel, msg string, args ...any) {
+	at := slog.LevelDebug
+	switch level {
+	case kfake.LogLevelError:
+		at = slog.LevelError
+	case kfake.LogLevelWarn:
+		at = slog.LevelWarn
+	}
+	if !l.log.Enabled(context.Background(), at) {
+		return
+	}
+	l.log.Log(context.Background(), at, "embedded broker", "text", fmt.Sprintf(msg, args...))
+}
