@@ -1,0 +1,299 @@
+package status
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"weiche/internal/bus"
+	"weiche/internal/fault"
+	"weiche/internal/submission"
+)
+
+// overlayLimit bounds the events that were appended and are not yet projected;
+// at the bound Append waits for the projection.
+const overlayLimit = 100_000
+
+// ErrSuperseded says that another owner of the stage's partition has begun: the
+// events were not written, since they would take no effect. Whoever still owns
+// the partition acquires it again.
+var ErrSuperseded = fault.New(fault.Retryable, fault.ReasonUnknown, "another owner of this partition has begun; nothing was recorded")
+
+// Ledger is the stages' view of the account: the projection, and over it the
+// events of this process that are not projected yet. It knows events only: a
+// submission that dispatch has not copied to them is unknown here. One process
+// has one Ledger, shared by its stages. Its methods are safe for concurrent
+// use; the events of one submission must be appended one after the other.
+type Ledger struct {
+	store *Store
+	log   Log
+	now   func() time.Time
+
+	mu      sync.Mutex
+	pending map[uuid.UUID][]own
+	queues  map[int32][]place // by partition, about in order of offsets
+	count   int
+	shrunk  chan struct{}
+}
+
+type own struct {
+	partition int32
+	offset    int64
+	event     submission.Event
+}
+
+type place struct {
+	offset int64
+	id     uuid.UUID
+}
+
+// NewLedger returns the ledger over a store that a Projector keeps up to date.
+func NewLedger(store *Store, log Log, now func() time.Time) *Ledger {
+	if now == nil {
+		now = time.Now
+	}
+	l := &Ledger{store: store, log: log, now: now, pending: map[uuid.UUID][]own{}, queues: map[int32][]place{}, shrunk: make(chan struct{})}
+	store.progress.mu.Lock()
+	store.progress.watch = append(store.progress.watch, l.projected)
+	store.progress.mu.Unlock()
+	return l
+}
+
+// projected drops what the projection knows by now.
+func (l *Ledger) projected(now map[source]int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before := l.count
+	for src, o := range now {
+		if src.topic != TopicEvents {
+			continue
+		}
+		q := l.queues[src.partition]
+		n := 0
+		for n < len(q) && q[n].offset < o {
+			l.drop(q[n].id, src.partition, o)
+			n++
+		}
+		if n == len(q) {
+			delete(l.queues, src.partition)
+		} else if n > 0 {
+			l.queues[src.partition] = q[n:]
+		}
+	}
+	if l.count < before {
+		close(l.shrunk)
+		l.shrunk = make(chan struct{})
+	}
+}
+
+func (l *Ledger) drop(id uuid.UUID, partition int32, below int64) {
+	list := l.pending[id]
+	kept := slices.DeleteFunc(list, func(o own) bool { return o.partition == partition && o.offset < below })
+	l.count -= len(list) - len(kept)
+	if len(kept) == 0 {
+		delete(l.pending, id)
+		return
+	}
+	l.pending[id] = kept
+}
+
+// Account returns where a submission stands by all events this process knows
+// of, as a copy of the caller's own. An unknown submission's account is zero:
+// Known is false.
+func (l *Ledger) Account(_ context.Context, id uuid.UUID) (*submission.Account, error) {
+	// The overlay first: an event that is projected in between stands in both,
+	// and its offset tells.
+	l.mu.Lock()
+	list := slices.Clone(l.pending[id])
+	l.mu.Unlock()
+
+	a := &submission.Account{}
+	var partition int32
+	var below int64
+	err := l.store.view(func(g *generation) error {
+		var raw []byte
+		err := g.readAccount.QueryRow(id.String()).Scan(&raw, &partition, &below)
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(raw, a)
+	})
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+	case err != nil:
+		return nil, fault.Wrap(err, fault.Retryable, fault.ReasonStorage, "the status store cannot be read")
+	}
+	if !a.Copied {
+		*a = submission.Account{}
+	}
+	slices.SortFunc(list, func(x, y own) int { return int(x.offset - y.offset) })
+	for _, o := range list {
+		if o.partition != partition || o.offset >= below {
+			a.Apply(clone(o.event))
+		}
+	}
+	return a, nil
+}
+
+// clone keeps what an account takes over from an event apart from the overlay.
+func clone(e submission.Event) submission.Event {
+	if e.Held != nil {
+		h := *e.Held
+		e.Held = &h
+	}
+	if e.DueAt != nil {
+		t := *e.DueAt
+		e.DueAt = &t
+	}
+	if e.Decision != nil {
+		d := *e.Decision
+		d.Deliveries = slices.Clone(d.Deliveries)
+		e.Decision = &d
+	}
+	return e
+}
+
+// Append writes events to a partition of the account and returns when they are
+// durable; from then on Account knows them. Its errors are faults of the bus,
+// or ErrSuperseded.
+func (l *Ledger) Append(ctx context.Context, partition int32, evs ...submission.Event) error {
+	recs := make([]*bus.Record, 0, len(evs))
+	for _, ev := range evs {
+		if ev.Epoch > 0 && l.store.epochOf(ev.Stage, partition).n > ev.Epoch {
+			return ErrSuperseded
+		}
+		r, err := record(partition, ev)
+		if err != nil {
+			return err
+		}
+		recs = append(recs, r)
+	}
+	if err := l.room(ctx); err != nil {
+		return err
+	}
+	if err := l.log.Append(ctx, recs...); err != nil {
+		return err
+	}
+	done := l.store.Progress(TopicEvents, partition)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, ev := range evs {
+		// Where the projection was faster there is nothing to overlay.
+		if ev.Submission == uuid.Nil || done > recs[i].Offset {
+			continue
+		}
+		l.pending[ev.Submission] = append(l.pending[ev.Submission], own{partition, recs[i].Offset, ev})
+		l.queues[partition] = append(l.queues[partition], place{recs[i].Offset, ev.Submission})
+		l.count++
+	}
+	return nil
+}
+
+func (l *Ledger) room(ctx context.Context) error {
+	for {
+		l.mu.Lock()
+		full, shrunk := l.count >= overlayLimit, l.shrunk
+		l.mu.Unlock()
+		if !full {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fault.Of(ctx.Err())
+		case <-shrunk:
+		}
+	}
+}
+
+func record(partition int32, ev submission.Event) (*bus.Record, error) {
+	value, err := ev.Encode()
+	if err != nil {
+		return nil, fmt.Errorf("event %s: %w", ev.Type, err)
+	}
+	key := ev.CaseID.String()
+	if ev.CaseID == uuid.Nil {
+		key = string(ev.Type)
+	}
+	return &bus.Record{Topic: TopicEvents, Partition: partition, Key: []byte(key), Value: value, Headers: ev.Headers(), Time: ev.At}, nil
+}
+
+// Acquire makes the caller the writer of a stage's events in a partition: it
+// waits until everything in the partition is projected, writes an epoch one
+// above the last, waits until that is projected, and returns the epoch. Events
+// of the former owner take no effect from then on.
+func (l *Ledger) Acquire(ctx context.Context, stage submission.Stage, partition int32) (int64, error) {
+	for {
+		if err := l.CatchUp(ctx, partition); err != nil {
+			return 0, err
+		}
+		next := l.store.epochOf(stage, partition).n + 1
+		// Drawn, not derived: two who take the same number must be told apart.
+		id := uuid.New()
+		r, err := record(partition, submission.Event{ID: id, Type: submission.EventOwner, At: l.now().UTC(), Stage: stage, Epoch: next})
+		if err != nil {
+			return 0, err
+		}
+		if err := l.log.Append(ctx, r); err != nil {
+			return 0, err
+		}
+		if err := l.store.progress.wait(ctx, map[source]int64{{TopicEvents, partition}: r.Offset + 1}); err != nil {
+			return 0, fault.Of(err)
+		}
+		if e := l.store.epochOf(stage, partition); e.owner == id.String() {
+			return e.n, nil
+		}
+	}
+}
+
+// CatchUp returns when everything is projected that stood in the partition of
+// events when it was called.
+func (l *Ledger) CatchUp(ctx context.Context, partition int32) error {
+	oldest, newest, err := l.log.Offsets(ctx, TopicEvents)
+	if err != nil {
+		return err
+	}
+	if int(partition) >= len(newest) {
+		return fault.New(fault.Retryable, fault.ReasonUnknownTopic, "%s has no partition %d", TopicEvents, partition)
+	}
+	if oldest[partition] == newest[partition] {
+		return nil
+	}
+	if err := l.store.progress.wait(ctx, map[source]int64{{TopicEvents, partition}: newest[partition]}); err != nil {
+		return fault.Of(err)
+	}
+	return nil
+}
+
+// Dead returns the dead deliveries of a partition, as projected.
+func (l *Ledger) Dead(ctx context.Context, partition int32) ([]submission.DeliveryMeta, error) {
+	all, err := l.store.Unfinished(ctx, partition)
+	if err != nil {
+		return nil, fault.Wrap(err, fault.Retryable, fault.ReasonStorage, "the status store cannot be read")
+	}
+	var out []submission.DeliveryMeta
+	for _, u := range all {
+		if u.State == submission.Dead {
+			out = append(out, u.DeliveryMeta)
+		}
+	}
+	return out, nil
+}
+
+// EpochOf returns the epoch of a stage's present owner in a partition, 0 before
+// the first.
+func (s *Store) EpochOf(stage submission.Stage, partition int32) int64 {
+	return s.epochOf(stage, partition).n
+}
+
+func (s *Store) epochOf(stage submission.Stage, partition int32) epoch {
+	s.progress.mu.Lock()
+	defer s.progress.mu.Unlock()
+	return s.progress.epochs[epochKey{stage, partition}]
+}

@@ -1,0 +1,280 @@
+// Package status knows what became of every submission: a projection of the
+// append-only account (events, and the submissions and claims not yet
+// dispatched) into a SQLite file, the queries on it, and the ledger by which the
+// stages know what was already done.
+//
+// The file is thrown away and rebuilt at will; offsets are saved in the same
+// transaction as what they led to, so a crash repeats and never skips. It
+// projects all partitions. It refuses to be a source of truth: nothing is
+// written here that the log does not say, and it holds no payload.
+package status
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	_ "modernc.org/sqlite" // the driver "sqlite"
+
+	"weiche/internal/bus"
+)
+
+// Topics that are projected.
+const (
+	TopicEvents      = "weiche.events"
+	TopicSubmissions = "weiche.submissions"
+	TopicClaims      = "weiche.claims"
+)
+
+// Log is what the projection and the ledger need of the bus.
+type Log interface {
+	Tail(ctx context.Context, topic string, partition int32, from int64, fn func(*bus.Record) error) error
+	ReadTo(ctx context.Context, topic string, partition int32, from, to int64, fn func(*bus.Record) error) error
+	Offsets(ctx context.Context, topic string) (oldest, newest []int64, err error)
+	Append(ctx context.Context, recs ...*bus.Record) error
+}
+
+// ErrNotFound says that the store knows no such submission.
+var ErrNotFound = errors.New("not found")
+
+// Store is the projection in one SQLite file. Its methods are safe for
+// concurrent use; Project has one writer at a time. Only one process may open a
+// file.
+type Store struct {
+	w, r *sql.DB
+
+	mu     sync.RWMutex // queries hold it shared, the change of generation alone
+	active *generation
+
+	write    sync.Mutex
+	progress progress
+}
+
+// Open opens or makes the store in the file at path. A file that is not a store
+// of this release is projected anew, since nothing is lost by that.
+func Open(path string) (*Store, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("directory of the status store: %w", err)
+	}
+	// Submission ids, cases and hashes of references are nobody else's business.
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // the operator names the file
+	if err != nil {
+		return nil, fmt.Errorf("status store: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return nil, fmt.Errorf("status store: %w", err)
+	}
+	s := &Store{}
+	s.progress.init()
+	dsn := func(extra string) string {
+		return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath()}).String() +
+			"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=temp_store(MEMORY)" + extra
+	}
+	if s.w, err = sql.Open("sqlite", dsn("&_txlock=immediate&_pragma=cache_size(-32000)")); err != nil {
+		return nil, fmt.Errorf("status store: %w", err)
+	}
+	s.w.SetMaxOpenConns(1)
+	s.w.SetMaxIdleConns(1)
+	if s.r, err = sql.Open("sqlite", dsn("&_pragma=query_only(1)&_pragma=cache_size(-8000)")); err != nil {
+		return nil, errors.Join(fmt.Errorf("status store: %w", err), s.w.Close())
+	}
+	readers := max(4, 2*runtime.NumCPU())
+	s.r.SetMaxOpenConns(readers)
+	s.r.SetMaxIdleConns(readers)
+	if err := s.openActive(); err != nil {
+		return nil, errors.Join(fmt.Errorf("status store %s: %w", filepath.Base(path), err), s.Close())
+	}
+	s.progress.replace(s.active)
+	return s, nil
+}
+
+// schemaVersion rises with every change of the tables; an older file is
+// projected anew.
+const schemaVersion = 1
+
+func (s *Store) openActive() error {
+	if _, err := s.w.Exec(`CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL)`); err != nil {
+		return err
+	}
+	meta := map[string]int{}
+	rows, err := s.w.Query(`SELECT name, value FROM meta`)
+	if err != nil {
+		return err
+	}
+	for rows.Next() {
+		var name string
+		var value int
+		if err := rows.Scan(&name, &value); err != nil {
+			return errors.Join(err, rows.Close())
+		}
+		meta[name] = value
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	}
+	n := meta["generation"]
+	if meta["schema"] != schemaVersion {
+		n++
+	}
+	if err := s.dropOthers(n); err != nil {
+		return err
+	}
+	g, err := s.openGeneration(n)
+	if err != nil {
+		return err
+	}
+	s.active = g
+	return s.setActive(n)
+}
+
+func (s *Store) setActive(n int) error {
+	_, err := s.w.Exec(`INSERT OR REPLACE INTO meta VALUES ('generation', ?), ('schema', ?)`, n, schemaVersion)
+	return err
+}
+
+// dropOthers removes what other generations left behind.
+func (s *Store) dropOthers(n int) error {
+	rows, err := s.w.Query(`SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'g%\_%' ESCAPE '\'`)
+	if err != nil {
+		return err
+	}
+	var drop []string
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return errors.Join(err, rows.Close())
+		}
+		if !strings.HasPrefix(name, prefix(n)) {
+			drop = append(drop, name)
+		}
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	}
+	for _, name := range drop {
+		if _, err := s.w.Exec(`DROP TABLE "` + name + `"`); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func prefix(n int) string { return "g" + strconv.Itoa(n) + "_" }
+
+// Close closes the file.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.active != nil {
+		s.active.close()
+	}
+	var errs []error
+	for _, db := range []*sql.DB{s.r, s.w} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// view runs a query on the active generation.
+func (s *Store) view(fn func(*generation) error) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return fn(s.active)
+}
+
+// Progress returns the offset below which a partition of a topic is projected.
+func (s *Store) Progress(topic string, partition int32) int64 {
+	return s.progress.at(source{topic, partition})
+}
+
+// source is one partition of a topic.
+type source struct {
+	topic     string
+	partition int32
+}
+
+// progress tells waiters how far the projection has come.
+type progress struct {
+	mu      sync.Mutex
+	offsets map[source]int64
+	epochs  map[epochKey]epoch
+	changed chan struct{}
+	watch   []func(map[source]int64)
+}
+
+func (p *progress) init() { p.offsets, p.changed = map[source]int64{}, make(chan struct{}) }
+
+func (p *progress) at(s source) int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.offsets[s]
+}
+
+// advance notes new offsets and epochs (nil: as before) and wakes everybody who
+// waits. It keeps epochs, which must not change any more.
+func (p *progress) advance(now map[source]int64, epochs map[epochKey]epoch) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for s, o := range now {
+		p.offsets[s] = o
+	}
+	if epochs != nil {
+		p.epochs = epochs
+	}
+	for _, w := range p.watch {
+		w(now)
+	}
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+func (p *progress) replace(g *generation) {
+	p.mu.Lock()
+	p.offsets = map[source]int64{}
+	p.mu.Unlock()
+	p.advance(g.offsets, g.epochs)
+}
+
+// wait returns when every source has come to its offset, or with the context.
+func (p *progress) wait(ctx context.Context, want map[source]int64) error {
+	for {
+		p.mu.Lock()
+		reached := true
+		for s, o := range want {
+			if p.offsets[s] < o {
+				reached = false
+				break
+			}
+		}
+		changed := p.changed
+		p.mu.Unlock()
+		if reached {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+func millis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+func fromMillis(n int64) time.Time { return time.UnixMilli(n).UTC() }
