@@ -68,3 +68,15 @@ func (s Settings) canonical() []byte {
 	b, _ := yaml.Marshal(v) // sorts the keys
 	return b
 }
+
+// DecodeFile fills the struct that into points to from a YAML file beside the
+// configuration, as strictly as the configuration itself. A field Pos of type
+// Pos in any struct gets the place of the struct.
+func DecodeFile(file string, into any) Problems {
+	l := loader{}
+	d, _, ok := l.read(file, into)
+	if !ok {
+		d.add(Pos{File: file}.Problem("the file is missing"))
+	}
+	return d.problems
+}
