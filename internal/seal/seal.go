@@ -1,0 +1,219 @@
+// Package seal keeps payload unreadable from intake to adapter, and signs what
+// the router vouches for.
+//
+// A submission has a data key of its own. It travels in the record, wrapped by
+// the key of the submission's Land and day; day keys live in a small compacted
+// log (KeyLog), wrapped by the Land's master key, a file. Destroying a day key
+// (a tombstone in that log) makes every copy of that day's records unreadable.
+// Everything is bound to its Land, its day key and its place (associated data),
+// so nothing sealed can be moved elsewhere.
+//
+// The package knows no Kafka, no HTTP and no blob store. It refuses to make up
+// a key where one was lost: a Land with day keys in the log and no master key is
+// an error, never a new key. It refuses key files that others can read. No text
+// of its errors and nothing its types print contains a key or a sealed byte.
+package seal
+
+import (
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"sync"
+
+	aead "github.com/tink-crypto/tink-go/v2/aead/subtle"
+	"github.com/tink-crypto/tink-go/v2/streamingaead/subtle"
+
+	"weiche/internal/fault"
+	"weiche/internal/submission"
+)
+
+const (
+	keyBytes = 32 // AES-256
+
+	// segmentBytes is the size of a ciphertext segment of a stream: what has to
+	// be in memory, twice, to encrypt or to verify.
+	segmentBytes = 1 << 20
+)
+
+// The purposes that associated data begins with, so that nothing sealed for one
+// opens as another. They are part of the format.
+const (
+	purposeDayKey  = "weiche/day-key/v1"
+	purposeDataKey = "weiche/data-key/v1"
+	purposeSection = "weiche/section/v1"
+	purposeStream  = "weiche/stream/v1"
+)
+
+// Wrapped is a data key as it travels: sealed by the day key that it names.
+type Wrapped struct {
+	Land   submission.Land
+	DayKey string // land/yyyy-mm-dd/random, as in the key log
+	Bytes  []byte
+}
+
+// Sensitive marks the type for the log's redaction.
+func (Wrapped) Sensitive() {}
+
+// Format prints what the key belongs to, never the key.
+func (w Wrapped) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "[seal.Wrapped of %q]", w.Land)
+}
+
+// DataKey is the opened key of one submission. It is safe for concurrent use.
+// Nothing prints it.
+type DataKey struct {
+	wrapped Wrapped
+	secret  []byte
+	aead    *aead.AESGCM
+
+	streamOnce sync.Once
+	stream     *subtle.AESGCMHKDF
+	streamErr  error
+}
+
+// Sensitive marks the type for the log's redaction.
+func (*DataKey) Sensitive() {}
+
+// Format prints a placeholder, whatever the verb.
+func (*DataKey) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[seal.DataKey]") }
+
+// newDataKey readies an opened key. Sections and streams get keys derived for
+// them, so that one secret never serves two algorithms.
+func newDataKey(w Wrapped, secret []byte) (*DataKey, error) {
+	sub, err := hkdf.Key(sha256.New, secret, nil, purposeSection, keyBytes)
+	if err != nil {
+		return nil, err
+	}
+	a, err := aead.NewAESGCM(sub)
+	if err != nil {
+		return nil, err
+	}
+	return &DataKey{wrapped: w, secret: secret, aead: a}, nil
+}
+
+// Wrapped returns the key as it travels in a record.
+func (k *DataKey) Wrapped() Wrapped { return k.wrapped }
+
+// Seal encrypts plain (AES-256-GCM, a random nonce before the ciphertext) and
+// binds it to aad, the Land and the day key.
+func (k *DataKey) Seal(aad string, plain []byte) ([]byte, error) {
+	out, err := k.aead.Encrypt(plain, bind(purposeSection, string(k.wrapped.Land), k.wrapped.DayKey, aad))
+	if err != nil {
+		return nil, fault.Wrap(err, fault.Permanent, fault.ReasonTooLarge, "%d bytes cannot be sealed in one piece", len(plain))
+	}
+	return out, nil
+}
+
+// Open decrypts what Seal made with the same aad. Anything else is a fault,
+// Permanent and undecryptable.
+func (k *DataKey) Open(aad string, sealed []byte) ([]byte, error) {
+	plain, err := k.aead.Decrypt(sealed, bind(purposeSection, string(k.wrapped.Land), k.wrapped.DayKey, aad))
+	if err != nil {
+		return nil, fault.Wrap(err, fault.Permanent, fault.ReasonUndecryptable, "sealed bytes are damaged, forged, or of another place")
+	}
+	return plain, nil
+}
+
+// EncryptTo returns a writer that encrypts to w (AES-GCM-HKDF in segments of
+// 1 MB). Nothing is complete before its Close, which leaves w open. Errors of w
+// come back as they are.
+func (k *DataKey) EncryptTo(w io.Writer, aad string) (io.WriteCloser, error) {
+	s, err := k.streaming()
+	if err != nil {
+		return nil, err
+	}
+	return s.NewEncryptingWriter(w, bind(purposeStream, string(k.wrapped.Land), k.wrapped.DayKey, aad))
+}
+
+// DecryptFrom reads what EncryptTo wrote with the same aad. Every byte it
+// returns is authentic; that the stream is whole is known at io.EOF only. A
+// damaged, forged or cut stream is a fault, Permanent and undecryptable; errors
+// of r come back as they are. An error stays.
+func (k *DataKey) DecryptFrom(r io.Reader, aad string) (io.Reader, error) {
+	s, err := k.streaming()
+	if err != nil {
+		return nil, err
+	}
+	src := &source{r: r}
+	plain, err := s.NewDecryptingReader(src, bind(purposeStream, string(k.wrapped.Land), k.wrapped.DayKey, aad))
+	if err != nil {
+		return nil, src.classed(err)
+	}
+	return &opening{src: src, plain: plain}, nil
+}
+
+func (k *DataKey) streaming() (*subtle.AESGCMHKDF, error) {
+	k.streamOnce.Do(func() {
+		var sub []byte
+		if sub, k.streamErr = hkdf.Key(sha256.New, k.secret, nil, purposeStream, keyBytes); k.streamErr == nil {
+			k.stream, k.streamErr = subtle.NewAESGCMHKDF(sub, "SHA256", keyBytes, segmentBytes, 0)
+		}
+	})
+	return k.stream, k.streamErr
+}
+
+// source remembers whether the reader below failed, to tell a broken disk from
+// a broken ciphertext.
+type source struct {
+	r   io.Reader
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if err != nil && err != io.EOF {
+		s.err = err
+	}
+	return n, err
+}
+
+func (s *source) classed(err error) error {
+	if s.err != nil {
+		return s.err
+	}
+	return fault.Wrap(err, fault.Permanent, fault.ReasonUndecryptable, "a sealed stream is damaged, cut, forged, or of another place")
+}
+
+// opening makes errors stay: the reader below answers io.EOF after a last
+// segment that did not verify.
+type opening struct {
+	src   *source
+	plain io.Reader
+	err   error
+}
+
+func (o *opening) Read(p []byte) (int, error) {
+	if o.err != nil {
+		return 0, o.err
+	}
+	n, err := o.plain.Read(p)
+	if err != nil && err != io.EOF {
+		err = o.src.classed(err)
+	}
+	o.err = err
+	return n, err
+}
+
+// bind writes associated data: a purpose and its parts, each with its length,
+// so that no two lists of parts give the same bytes.
+func bind(purpose string, parts ...string) []byte {
+	n := len(purpose)
+	for _, p := range parts {
+		n += 4 + len(p)
+	}
+	b := append(make([]byte, 0, n), purpose...)
+	for _, p := range parts {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(p)))
+		b = append(b, p...)
+	}
+	return b
+}
+
+func newSecret() []byte {
+	b := make([]byte, keyBytes)
+	_, _ = rand.Read(b) // never fails (crypto/rand)
+	return b
+}
