@@ -1,0 +1,304 @@
+package transform
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"weiche/internal/config"
+)
+
+// prover proves a mapping's template against the standard's schema.
+type prover struct {
+	file     string
+	model    *xsdModel
+	problems config.Problems
+}
+
+// checkTemplate proves every element and attribute of the mapping: known at its
+// place, in the right namespace, in the schema's order, no more often than
+// allowed, nothing missing that every message has.
+func checkTemplate(file string, root *node, model *xsdModel) config.Problems {
+	c := &prover{file: file, model: model}
+	if root.kind != nodeElement {
+		return nil
+	}
+	decl := model.element(root.name)
+	if decl == nil {
+		known := model.globalElements(root.name.space)
+		c.problem(root.line, "the standard has no message %s%s", root.name, hint(root.name.local, known))
+		return c.problems
+	}
+	c.element(root, decl)
+	return c.problems
+}
+
+func (c *prover) problem(line int, text string, args ...any) {
+	c.problems = append(c.problems, config.Problem{File: c.file, Line: line, Text: fmt.Sprintf(text, args...)})
+}
+
+func (c *prover) element(n *node, decl *elementDecl) {
+	t := decl.typ()
+	for i := range n.attrs {
+		a := &n.attrs[i]
+		if a.decl || a.name.space != xsiNamespace {
+			continue
+		}
+		if v, constant := a.value.constant(); constant && a.name.local == "type" {
+			if other := c.xsiType(n, v); other != nil {
+				t = other
+			} else {
+				c.problem(a.line, "the standard has no type %q", v)
+			}
+		}
+	}
+	c.attributes(n, t)
+	if t.open {
+		return
+	}
+	if t.simple {
+		for _, k := range flatten(n.children, nil) {
+			c.problem(k.n.line, "<%s> holds text, no elements; <%s> cannot stand in it", n.tag, k.n.tag)
+		}
+		return
+	}
+	if n.value != nil && !t.mixed {
+		c.problem(n.line, "<%s> holds elements, no text%s", n.tag, insideHint(t))
+	}
+	c.content(n, t)
+}
+
+// xsiType resolves a constant xsi:type by the root's declarations.
+func (c *prover) xsiType(n *node, v string) *typeDef {
+	prefix, local, ok := strings.Cut(v, ":")
+	if !ok {
+		prefix, local = "", v
+	}
+	top := n
+	for top.inside != nil {
+		top = top.inside
+	}
+	space := ""
+	for _, a := range top.attrs {
+		if a.decl && (a.tag == "xmlns:"+prefix || prefix == "" && a.tag == "xmlns") {
+			space, _ = a.value.constant()
+		}
+	}
+	if def, ok := c.model.types[qname{space, local}]; ok {
+		return c.model.typeOf(def.el, def.doc)
+	}
+	return nil
+}
+
+func insideHint(t *typeDef) string {
+	if a := t.automaton(); len(a.decls) > 0 {
+		return fmt.Sprintf("; inside it stands <%s>", a.decls[0].name.local)
+	}
+	return ""
+}
+
+func (c *prover) attributes(n *node, t *typeDef) {
+	if t.open {
+		return
+	}
+	have := map[qname]bool{}
+	for _, a := range n.attrs {
+		if a.decl || a.name.space == xsiNamespace {
+			continue
+		}
+		have[a.name] = true
+		decl, ok := t.attrs[a.name]
+		if !ok {
+			if t.anyAttr {
+				continue
+			}
+			known := make([]string, 0, len(t.attrs))
+			for q := range t.attrs {
+				known = append(known, q.local)
+			}
+			slices.Sort(known)
+			c.problem(a.line, "<%s> has no attribute %q in the standard%s", n.tag, a.tag, hint(a.name.local, known))
+			continue
+		}
+		if v, constant := a.value.constant(); constant && decl.hasFixed && v != decl.fixed {
+			c.problem(a.line, "the attribute %q of <%s> is fixed to %q by the standard", a.tag, n.tag, decl.fixed)
+		}
+	}
+	var missing []string
+	for q, decl := range t.attrs {
+		if decl.required && !have[q] {
+			missing = append(missing, q.local)
+		}
+	}
+	slices.Sort(missing)
+	for _, name := range missing {
+		c.problem(n.line, "<%s> needs the attribute %q", n.tag, name)
+	}
+}
+
+// sibling is a child in document order, seen through groups and choices.
+type sibling struct {
+	n        *node
+	branches []branch // the choices around it
+	maybe    bool     // it may be left out
+	repeats  *node    // the innermost loop around it, itself included
+	generic  bool     // a member of w:data
+	local    string
+}
+
+type branch struct{ choose, when *node }
+
+func flatten(nodes []*node, around *sibling) []sibling {
+	var out []sibling
+	for _, n := range nodes {
+		s := sibling{n: n}
+		if around != nil {
+			s.branches, s.maybe, s.repeats = around.branches, around.maybe, around.repeats
+		}
+		if n.each != nil {
+			s.repeats = n
+		}
+		if n.cond != nil || n.each != nil {
+			s.maybe = true
+		}
+		switch n.kind {
+		case nodeElement:
+			if _, constant := n.value.constant(); n.value != nil && !constant || n.value == nil && len(n.children) > 0 {
+				s.maybe = s.maybe || !n.required
+			}
+			out = append(out, s)
+		case nodeGroup:
+			out = append(out, flatten(n.children, &s)...)
+		case nodeChoose:
+			for _, w := range n.children {
+				in := s
+				in.maybe = true
+				in.branches = append(slices.Clone(s.branches), branch{n, w})
+				out = append(out, flatten(w.children, &in)...)
+			}
+		case nodeData:
+			for _, local := range []string{"gruppe", "feld"} {
+				g := s
+				g.maybe, g.generic, g.local = true, true, local
+				out = append(out, g)
+			}
+		}
+	}
+	return out
+}
+
+// exclusive says that two siblings stand in different branches of one choice.
+func exclusive(a, b sibling) bool {
+	for _, x := range a.branches {
+		for _, y := range b.branches {
+			if x.choose == y.choose && x.when != y.when {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (c *prover) content(n *node, t *typeDef) {
+	model := t.automaton()
+	kids := flatten(n.children, nil)
+	at := make([][]int, len(kids)) // positions in the automaton
+	present := map[qname]bool{}
+	for i, k := range kids {
+		name := k.n.name
+		if k.generic {
+			name = qname{n.name.space, k.local}
+		}
+		present[name] = true
+		for p, d := range model.decls {
+			if d.name == name {
+				at[i] = append(at[i], p)
+			}
+		}
+		switch {
+		case len(at[i]) > 0:
+			if !k.generic {
+				c.element(k.n, model.decls[at[i][0]])
+			}
+		case model.any:
+			if g := c.model.element(name); g != nil && !k.generic {
+				c.element(k.n, g)
+			}
+		case k.generic:
+			c.problem(k.n.line, "w:data writes <%s>, which the standard does not allow in <%s>", k.local, n.tag)
+		default:
+			c.unknown(n, k.n, model)
+		}
+	}
+	for i, a := range kids {
+		if len(at[i]) == 0 {
+			continue
+		}
+		if a.repeats != nil && !a.generic && !c.reachable(model, at[i], at[i]) {
+			c.problem(a.n.line, "<%s> may stand once in <%s>, but w:for repeats it", a.n.tag, n.tag)
+		}
+		for j := i + 1; j < len(kids); j++ {
+			b := kids[j]
+			if len(at[j]) == 0 || exclusive(a, b) || a.n == b.n || c.reachable(model, at[i], at[j]) {
+				continue
+			}
+			switch {
+			case overlap(at[i], at[j]):
+				if !a.maybe && !b.maybe {
+					c.problem(b.n.line, "<%s> may stand once in <%s>", b.n.tag, n.tag)
+				}
+			case c.reachable(model, at[j], at[i]):
+				c.problem(b.n.line, "<%s> must stand before <%s> in <%s>", b.n.tag, a.n.tag, n.tag)
+			case !a.maybe && !b.maybe:
+				c.problem(b.n.line, "<%s> and <%s> exclude each other in <%s>", a.n.tag, b.n.tag, n.tag)
+			}
+		}
+	}
+	for _, q := range model.must {
+		if !present[q] {
+			c.problem(n.line, "<%s> needs <%s>, which the mapping does not write", n.tag, q.local)
+		}
+	}
+}
+
+func overlap(a, b []int) bool {
+	for _, x := range a {
+		if slices.Contains(b, x) {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *prover) reachable(model *content, from, to []int) bool {
+	for _, a := range from {
+		for _, b := range to {
+			if model.reach[a][b] {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (c *prover) unknown(parent, n *node, model *content) {
+	for _, d := range model.decls {
+		if d.name.local == n.name.local {
+			if d.name.space == "" {
+				c.problem(n.line, "<%s> is unqualified in the standard: write it without a prefix, <%s>", n.tag, n.name.local)
+			} else {
+				c.problem(n.line, "<%s> belongs to the namespace %s in <%s>; give it that namespace's prefix", n.tag, d.name.space, parent.tag)
+			}
+			return
+		}
+	}
+	known := make([]string, 0, len(model.decls))
+	for _, d := range model.decls {
+		known = append(known, d.name.local)
+	}
+	c.problem(n.line, "the standard has no <%s> in <%s>%s", n.tag, parent.tag, hint(n.name.local, known))
+}
+
+func sortProblems(ps config.Problems) {
+	slices.SortStableFunc(ps, func(a, b config.Problem) int { return a.Line - b.Line })
+}

@@ -1,0 +1,14 @@
+// Package transform turns form data into the XML message of a target standard
+// and checks it against the standard's XSD.
+//
+// A mapping is declarative: the target message as an XML template in a language
+// of its own (namespace urn:weiche:mapping:1), proven when it is loaded against
+// both the form's JSON Schema and the standard's XSD. etree parses and proves
+// it; Apply writes bytes directly, and ApplyTree builds the same message with
+// etree so that a test can compare the two.
+//
+// The package knows no Kafka and no HTTP: a function in, a value out. It
+// refuses to fetch anything from a network, to follow a schema reference out of
+// its standard's folder, to read XML that carries a DOCTYPE, and to repeat a
+// form's value in an error text.
+package transform

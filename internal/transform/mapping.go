@@ -1,0 +1,57 @@
+package transform
+
+import (
+	"os"
+	"strings"
+	"sync/atomic"
+
+	"weiche/internal/config"
+)
+
+// Mapping is a proven, compiled mapping to one message of one standard. It is
+// immutable and safe for concurrent use.
+type Mapping struct {
+	File     string
+	Standard *Standard
+	message  string
+	prog     *program
+	lastSize atomic.Int64 // of the last message, to size the next buffer
+}
+
+// Message is the name of the target message, its root element's local name.
+func (m *Mapping) Message() string { return m.message }
+
+// CompileMapping reads a mapping file and proves it against the form's schema
+// and the standard's XSD. Every fault is reported with its line, not the first;
+// the mapping is nil where there is one.
+func CompileMapping(file string, std *Standard, form *FormSchema) (*Mapping, config.Problems) {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return nil, config.Problems{{File: file, Text: "the mapping cannot be read: " + plainOSError(err)}}
+	}
+	return compileMapping(file, raw, std, form)
+}
+
+func compileMapping(file string, raw []byte, std *Standard, form *FormSchema) (*Mapping, config.Problems) {
+	root, problems := readMapping(file, raw, form)
+	if root == nil {
+		return nil, problems
+	}
+	model, err := std.schema()
+	if err != nil {
+		problems = append(problems, config.Problem{File: file, Text: "the mapping cannot be checked, the standard's schema cannot be read: " + err.Error()})
+		return nil, problems
+	}
+	std.modelMu.Lock()
+	problems = append(problems, checkTemplate(file, root, model)...)
+	std.modelMu.Unlock()
+	if problems.Failed() {
+		sortProblems(problems)
+		return nil, problems
+	}
+	local := root.tag
+	if _, l, ok := strings.Cut(root.tag, ":"); ok {
+		local = l
+	}
+	return &Mapping{File: file, Standard: std, message: local, prog: compileProgram(root)}, problems
+}
