@@ -69,7 +69,7 @@ func NewLogger(w io.Writer, level slog.Level) *slog.Logger {
 var secretKeys = map[string]bool{
 	"authorization": true, "apikey": true, "bearer": true, "cookie": true, "password": true, "passwd": true,
 	"secret": true, "token": true, "privatekey": true, "senderreference": true, "filename": true, "replychannel": true,
-	"data": true, "content": true, "payload": true, "body": true, "form": true, "xml": true,
+	"payload": true,
 }
 
 func guard(groups []string, a slog.Attr) slog.Attr {
