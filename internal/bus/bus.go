@@ -2,118 +2,212 @@ package bus
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/IBM/sarama"
 	"github.com/prometheus/client_golang/prometheus"
+	"weiche/internal/fault"
 )
 
 // Bus is a connection to one cluster. All methods are safe for concurrent use.
-// Errors are *fault.Error throughout.
-type Bus struct{}
+// Errors are *fault.Error throughout; their texts name topics, groups and
+// settings, never a record's content.
+type Bus struct {
+	cfg     Config
+	log     *slog.Logger
+	metrics *metrics
 
-var errUnfinished = errors.New("bus: not there yet")
+	// Appends, short requests, and long polls have connections of their own: a
+	// broker answers one request of a connection after the other.
+	bulk   *slot // appends
+	single *slot // appends one record at a time, see resendOversized
+	meta   sarama.Client
+	admin  sarama.ClusterAdmin
+	known  sync.Map // topic → struct{}: seen in the cluster's metadata
+
+	life   context.Context // ends with Close
+	cancel context.CancelFunc
+	users  sync.WaitGroup // subscriptions and tails
+
+	readMu  sync.Mutex
+	readers []*reader // of Tail
+
+	mu      sync.Mutex
+	ensured []Topic
+	closed  bool
+}
 
 // Open connects to the cluster. It fails with broker-unavailable when no broker
-// answers in time.
+// answers within Config.AppendTimeout, with misconfigured when the settings are
+// no good, and with not-authorised when the broker refuses the user. Metrics
+// are registered with reg, which may be nil.
 func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Bus, error) {
-	return nil, errUnfinished
+	cfg = cfg.withDefaults()
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	routeLogs(log)
+	m, err := newMetrics(reg)
+	if err != nil {
+		return nil, misconfigured("the bus's metrics clash with others of the same name")
+	}
+	conf, err := cfg.client()
+	if err != nil {
+		return nil, err
+	}
+	if err := conf.Validate(); err != nil {
+		return nil, classify(err, "kafka settings")
+	}
+	wait, cancel := context.WithTimeout(ctx, cfg.AppendTimeout)
+	defer cancel()
+	client, err := try(wait, func() (sarama.Client, error) { return sarama.NewClient(cfg.Brokers, conf) })
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, fault.Of(ctx.Err())
+		}
+		if wait.Err() != nil {
+			return nil, fault.Wrap(err, fault.Retryable, fault.ReasonBrokerUnavailable, "no broker of kafka.brokers answered within %s", cfg.AppendTimeout)
+		}
+		return nil, classify(err, "connect to kafka.brokers")
+	}
+	admin, err := sarama.NewClusterAdminFromClient(client)
+	if err != nil {
+		_ = client.Close()
+		return nil, classify(err, "connect to kafka.brokers")
+	}
+	b := &Bus{cfg: cfg, log: log, metrics: m, meta: client, admin: admin}
+	b.life, b.cancel = context.WithCancel(context.Background())
+	b.bulk = newSlot(cfg, nil)
+	b.single = newSlot(cfg, func(s *sarama.Config) { s.Producer.Flush.MaxMessages = 1 })
+	return b, nil
 }
 
-// Close ends everything the bus started, subscriptions included, after their
-// offsets are committed.
-func (b *Bus) Close() error { return errUnfinished }
-
-// Ping asks a broker for the cluster's metadata; nil means the cluster answers.
-func (b *Bus) Ping(ctx context.Context) error { return errUnfinished }
-
-// Topic is a topic as the router wants it.
-type Topic struct {
-	Name            string
-	Partitions      int
-	Compacted       bool
-	RetentionMS     int64 // -1: for ever
-	MaxMessageBytes int
+// Close ends subscriptions and tails, commits what they have finished, flushes
+// what is being appended, and closes the connections. It is bounded: by
+// Group.Grace for handlers that do not return, by Config.AppendTimeout for a
+// broker that does not answer.
+func (b *Bus) Close() error {
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return nil
+	}
+	b.closed = true
+	b.mu.Unlock()
+	b.cancel()
+	b.users.Wait()
+	b.bulk.close()
+	b.single.close()
+	b.readMu.Lock()
+	defer b.readMu.Unlock()
+	for _, r := range b.readers {
+		r.close()
+	}
+	if err := b.admin.Close(); err != nil {
+		return classify(err, "close")
+	}
+	return nil
 }
 
-// Topics returns the pipeline's own topics, and an intake topic for each portal.
-func Topics(cfg Config, portals []string) []Topic { return nil }
-
-// EnsureTopics creates what is missing and compares what exists; the error says
-// what differs, where, and what to do.
-func (b *Bus) EnsureTopics(ctx context.Context, topics []Topic) error { return errUnfinished }
-
-// CheckSafety refuses settings of the cluster that can lose acknowledged
-// records, unless Config.AllowUnsafe allows them by name.
-func (b *Bus) CheckSafety(ctx context.Context) error { return errUnfinished }
-
-// Append writes the records and returns after the broker's answer for all.
-func (b *Bus) Append(ctx context.Context, recs ...*Record) error { return errUnfinished }
-
-// Publisher returns a watermill publisher: payload is the value, metadata the
-// headers, KeyMetadata the key.
-func (b *Bus) Publisher() message.Publisher { return nil }
-
-// Group describes a consumer group's member.
-type Group struct {
-	Name   string
-	Topics []string
-	// MaxInFlight and MaxInFlightBytes bound, for each partition, the records
-	// handed out or waiting for their key's turn; defaults 256 and 64 MiB.
-	MaxInFlight      int
-	MaxInFlightBytes int
-	// Key is the ordering key within a partition; nil means the record's key.
-	Key func(*Record) string
-	// Assigned is called before a partition's first record; an error is
-	// retried with backoff for as long as the partition is ours.
-	Assigned func(ctx context.Context, topic string, partition int32) error
-	// Revoked is called once for each Assigned that returned nil, after the
-	// partition's handlers were cancelled and have returned.
-	Revoked func(topic string, partition int32)
+// enter counts a user of the bus in; false when it is closed.
+func (b *Bus) enter() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return false
+	}
+	b.users.Add(1)
+	return true
 }
 
-// Subscriber returns a watermill subscriber for the group.
-func (b *Bus) Subscriber(g Group) (message.Subscriber, error) { return nil, errUnfinished }
-
-// RecordOf returns the record a message of a Subscriber was made from.
-func RecordOf(msg *message.Message) (*Record, bool) { return nil, false }
-
-// Tail calls fn for every record from an offset on, until ctx ends or fn fails.
-func (b *Bus) Tail(ctx context.Context, topic string, partition int32, from int64, fn func(*Record) error) error {
-	return errUnfinished
+// Ping asks the cluster who it is; nil means it answers.
+func (b *Bus) Ping(ctx context.Context) error {
+	_, err := request(ctx, b, "ping", func() (int32, error) {
+		_, id, err := b.admin.DescribeCluster()
+		if err != nil {
+			_, _ = b.meta.RefreshController()
+		}
+		return id, err
+	})
+	return err
 }
 
-// ReadTo calls fn for every record with from ≤ offset < to.
-func (b *Bus) ReadTo(ctx context.Context, topic string, partition int32, from, to int64, fn func(*Record) error) error {
-	return errUnfinished
+// try runs fn, which cannot be cancelled, and stops waiting for it when ctx
+// ends. fn is bounded by the client's own timeouts.
+func try[T any](ctx context.Context, fn func() (T, error)) (T, error) {
+	type answer struct {
+		v   T
+		err error
+	}
+	ch := make(chan answer, 1)
+	go func() {
+		v, err := fn()
+		ch <- answer{v, err}
+	}()
+	select {
+	case a := <-ch:
+		return a.v, a.err
+	case <-ctx.Done():
+		var zero T
+		return zero, ctx.Err()
+	}
 }
 
-// Fetch reads one record.
-func (b *Bus) Fetch(ctx context.Context, topic string, partition int32, offset int64) (*Record, error) {
-	return nil, errUnfinished
+// request is try bounded by Config.AppendTimeout, with a classed error.
+func request[T any](ctx context.Context, b *Bus, what string, fn func() (T, error)) (T, error) {
+	wait, cancel := context.WithTimeout(ctx, b.cfg.AppendTimeout)
+	defer cancel()
+	v, err := try(wait, fn)
+	if err != nil && wait.Err() != nil && ctx.Err() == nil {
+		return v, fault.Wrap(err, fault.Retryable, fault.ReasonBrokerUnavailable, "%s: no answer within %s", what, b.cfg.AppendTimeout)
+	}
+	return v, classify(err, what)
 }
 
-// Offsets returns by partition the oldest offset and the next one to be written.
-func (b *Bus) Offsets(ctx context.Context, topic string) (oldest, newest []int64, err error) {
-	return nil, nil, errUnfinished
+// sleep waits, and says whether it was allowed to finish.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
-// Committed returns by partition the group's committed offset, -1 where none is.
-func (b *Bus) Committed(ctx context.Context, group, topic string) ([]int64, error) {
-	return nil, errUnfinished
+// double is the next pause after d, from 100 ms up to 10 s.
+func double(d time.Duration) time.Duration {
+	return min(max(2*d, 100*time.Millisecond), 10*time.Second)
 }
 
-// Commit sets a group's offset; the group must have no member at the time.
-func (b *Bus) Commit(ctx context.Context, group, topic string, partition int32, offset int64) error {
-	return errUnfinished
+// sarama has one logger for the whole process, and may use it at any time; so
+// it is set once and looks up where to write.
+var logs atomic.Pointer[slog.Logger]
+
+func init() { sarama.Logger = saramaLog{} }
+
+func routeLogs(log *slog.Logger) { logs.Store(log) }
+
+type saramaLog struct{}
+
+func (saramaLog) write(text func() string) {
+	if l := logs.Load(); l != nil && l.Enabled(context.Background(), slog.LevelDebug) {
+		l.Debug("sarama", "text", text())
+	}
 }
 
-// DeleteBelow deletes a partition's records below offset.
-func (b *Bus) DeleteBelow(ctx context.Context, topic string, partition int32, offset int64) error {
-	return errUnfinished
+// Print implements sarama.StdLogger.
+func (s saramaLog) Print(v ...any) { s.write(func() string { return fmt.Sprint(v...) }) }
+
+// Printf implements sarama.StdLogger.
+func (s saramaLog) Printf(format string, v ...any) {
+	s.write(func() string { return fmt.Sprintf(format, v...) })
 }
 
-// PartitionOf returns the partition that Append chooses for a key in a topic of
-// that many partitions. It needs no connection.
-func (b *Bus) PartitionOf(key []byte, partitions int) int32 { return 0 }
+// Println implements sarama.StdLogger.
+func (s saramaLog) Println(v ...any) { s.write(func() string { return fmt.Sprint(v...) }) }

@@ -1,6 +1,16 @@
 package bus
 
-import "time"
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/IBM/sarama"
+	"weiche/internal/fault"
+)
 
 // Names that Config.AllowUnsafe takes.
 const (
@@ -14,8 +24,8 @@ const (
 type Config struct {
 	Brokers  []string // host:port
 	ClientID string   // default "weiche"
-	// Version is the oldest broker version the cluster runs, "3.6.0" by
-	// default; newer brokers understand it too.
+	// Version is the newest protocol to speak, "3.6.0" by default. An older
+	// broker is spoken to in its own; a newer one understands this one.
 	Version string
 	TLS     *TLSConfig
 	SASL    *SASLConfig
@@ -29,15 +39,16 @@ type Config struct {
 	// MaxRecordBytes bounds one record, headers included; default 16 MiB plus
 	// 64 KiB for keys and headers.
 	MaxRecordBytes int
-	// AppendTimeout bounds one Append, default 10 s.
+	// AppendTimeout bounds one Append, and every other request that makes no
+	// progress; default 10 s.
 	AppendTimeout time.Duration
 	// SessionTimeout is how long a group waits for a silent member before its
 	// partitions move, default 10 s. A broker may refuse less than 6 s.
 	SessionTimeout time.Duration
 }
 
-// TLSConfig names PEM files. They are read when a connection is set up, so a
-// renewed certificate needs no restart.
+// TLSConfig names PEM files. The client certificate is read at every handshake,
+// so a renewed one needs no restart; the CA file at every new client.
 type TLSConfig struct {
 	CAFile     string // default: the system's roots
 	CertFile   string // client certificate, with KeyFile
@@ -45,10 +56,226 @@ type TLSConfig struct {
 	ServerName string // default: the broker's host name
 }
 
-// SASLConfig names the user and the file with the password, which is read at
-// Open and at every new producer, subscriber and reader.
+// SASLConfig names the user and the file with the password, which is read
+// whenever a client is made (Open, Subscribe, a renewed producer).
 type SASLConfig struct {
 	Mechanism    string // PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512
 	Username     string
 	PasswordFile string
 }
+
+func (c Config) withDefaults() Config {
+	if c.ClientID == "" {
+		c.ClientID = "weiche"
+	}
+	if c.Version == "" {
+		c.Version = "3.6.0"
+	}
+	if c.Partitions <= 0 {
+		c.Partitions = 8
+	}
+	if c.ReplicationFactor <= 0 {
+		c.ReplicationFactor = 3
+	}
+	if c.MinInSyncReplicas <= 0 {
+		c.MinInSyncReplicas = min(2, c.ReplicationFactor)
+	}
+	if c.MaxRecordBytes <= 0 {
+		c.MaxRecordBytes = 16<<20 + 64<<10
+	}
+	if c.AppendTimeout <= 0 {
+		c.AppendTimeout = 10 * time.Second
+	}
+	if c.SessionTimeout <= 0 {
+		c.SessionTimeout = 10 * time.Second
+	}
+	return c
+}
+
+func (c Config) check() error {
+	if len(c.Brokers) == 0 {
+		return misconfigured("kafka.brokers is empty; name at least one host:port")
+	}
+	for _, n := range c.AllowUnsafe {
+		if !slices.Contains([]string{UnsafeReplicationFactor, UnsafeMinInSyncReplicas, UnsafeUncleanElection}, n) {
+			return misconfigured("kafka.allowUnsafe names %q; it takes %s, %s, %s", n, UnsafeReplicationFactor, UnsafeMinInSyncReplicas, UnsafeUncleanElection)
+		}
+	}
+	if c.MinInSyncReplicas > c.ReplicationFactor {
+		return misconfigured("kafka.minInSyncReplicas is %d, more than the replication factor %d: nothing could ever be written", c.MinInSyncReplicas, c.ReplicationFactor)
+	}
+	return nil
+}
+
+func misconfigured(text string, args ...any) error {
+	return fault.New(fault.Permanent, fault.ReasonMisconfigured, text, args...)
+}
+
+// batchOverhead is what sarama and the broker add to one record at most: batch
+// header, record header, varints. Topics are created with room for it.
+const batchOverhead = 4 << 10
+
+// maxWait is how long a broker may hold back an empty answer. A subscription
+// made meanwhile, a heartbeat or a commit on that connection waits as long.
+const maxWait = 250 * time.Millisecond
+
+// client builds the settings all clients share. It reads secrets from their
+// files each time.
+func (c Config) client() (*sarama.Config, error) {
+	s := sarama.NewConfig()
+	v, err := sarama.ParseKafkaVersion(c.Version)
+	if err != nil {
+		return nil, misconfigured("kafka.version %q is not a version such as 3.6.0", c.Version)
+	}
+	s.Version = v
+	s.ClientID = c.ClientID
+	s.Net.DialTimeout = min(3*time.Second, c.AppendTimeout)
+	s.Net.ReadTimeout = c.AppendTimeout + 5*time.Second
+	s.Net.WriteTimeout = c.AppendTimeout
+	// Only topics in use, never the whole cluster's; and none is made by asking.
+	s.Metadata.Full = false
+	s.Metadata.AllowAutoTopicCreation = false
+	s.Metadata.RefreshFrequency = time.Minute
+	s.Metadata.Retry.Max = 3
+	s.Metadata.Retry.Backoff = 150 * time.Millisecond
+	s.Admin.Timeout = c.AppendTimeout
+	s.Admin.Retry.Max = 5
+	if c.TLS != nil {
+		if s.Net.TLS.Config, err = c.TLS.load(); err != nil {
+			return nil, err
+		}
+		s.Net.TLS.Enable = true
+	}
+	if c.SASL != nil {
+		if err := c.SASL.apply(s); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (t *TLSConfig) load() (*tls.Config, error) {
+	conf := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
+	if t.CAFile != "" {
+		pem, err := os.ReadFile(t.CAFile)
+		if err != nil {
+			return nil, misconfigured("kafka.tls.caFile %s cannot be read", t.CAFile)
+		}
+		conf.RootCAs = x509.NewCertPool()
+		if !conf.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, misconfigured("kafka.tls.caFile %s holds no PEM certificate", t.CAFile)
+		}
+	}
+	if t.CertFile != "" || t.KeyFile != "" {
+		read := func() (*tls.Certificate, error) {
+			pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+			if err != nil {
+				return nil, misconfigured("kafka.tls: %s and %s are not a certificate and its key", t.CertFile, t.KeyFile)
+			}
+			return &pair, nil
+		}
+		if _, err := read(); err != nil {
+			return nil, err
+		}
+		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return read() }
+	}
+	return conf, nil
+}
+
+func (a *SASLConfig) apply(s *sarama.Config) error {
+	secret, err := os.ReadFile(a.PasswordFile)
+	if err != nil {
+		return misconfigured("kafka.sasl.passwordFile %s cannot be read", a.PasswordFile)
+	}
+	s.Net.SASL.Enable = true
+	s.Net.SASL.User = a.Username
+	s.Net.SASL.Password = strings.TrimRight(string(secret), "\r\n")
+	switch a.Mechanism {
+	case sarama.SASLTypePlaintext:
+	case sarama.SASLTypeSCRAMSHA256, sarama.SASLTypeSCRAMSHA512:
+		mech := a.Mechanism
+		s.Net.SASL.SCRAMClientGeneratorFunc = func() sarama.SCRAMClient { return newSCRAM(mech) }
+	default:
+		return misconfigured("kafka.sasl.mechanism %q; it is one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512", a.Mechanism)
+	}
+	s.Net.SASL.Mechanism = sarama.SASLMechanism(a.Mechanism)
+	if a.Username == "" || s.Net.SASL.Password == "" {
+		return misconfigured("kafka.sasl: user name or password is empty")
+	}
+	return nil
+}
+
+// producer adds what an idempotent producer needs. sarama allows it one request
+// in flight for each connection and insists on at least one retry.
+func (c Config) producer() (*sarama.Config, error) {
+	s, err := c.client()
+	if err != nil {
+		return nil, err
+	}
+	s.Net.MaxOpenRequests = 1
+	s.Producer.RequiredAcks = sarama.WaitForAll
+	s.Producer.Idempotent = true
+	s.Producer.Timeout = (c.AppendTimeout * 8 / 10).Truncate(time.Millisecond)
+	s.Producer.MaxMessageBytes = c.MaxRecordBytes + batchOverhead
+	s.Producer.Return.Successes = true
+	s.Producer.Return.Errors = true
+	s.Producer.Partitioner = newPartitioner
+	// Retries end by themselves before AppendTimeout does, so that the error
+	// that comes back still says what is wrong.
+	backoff := func(retries int) time.Duration { return min(50*time.Millisecond<<min(retries, 5), time.Second) }
+	var sum time.Duration
+	for n := 1; ; n++ {
+		if sum += backoff(n); sum > c.AppendTimeout*7/10 || n > 60 {
+			break
+		}
+		s.Producer.Retry.Max = n
+	}
+	s.Producer.Retry.Max = max(s.Producer.Retry.Max, 1)
+	s.Producer.Retry.BackoffFunc = func(retries, _ int) time.Duration { return backoff(retries) }
+	s.Net.ReadTimeout = c.AppendTimeout
+	return s, nil
+}
+
+// consumer adds what reading needs.
+func (c Config) consumer(buffer int) (*sarama.Config, error) {
+	s, err := c.client()
+	if err != nil {
+		return nil, err
+	}
+	// A broker sends at least one whole batch whatever these say, so a 16 MB
+	// record passes; they bound what many small ones may take in memory.
+	s.Consumer.Fetch.Default = 1 << 20
+	s.Consumer.Fetch.MaxBytes = int32(max(16<<20, c.MaxRecordBytes+batchOverhead))
+	s.Consumer.MaxWaitTime = maxWait
+	s.Consumer.Retry.Backoff = 250 * time.Millisecond
+	s.Consumer.Offsets.Initial = sarama.OffsetOldest
+	s.ChannelBufferSize = buffer
+	return s, nil
+}
+
+// member adds what a group's member needs. The strategy is eager and sticky:
+// every rebalance cancels what is in flight, but partitions go back to where
+// they were.
+func (c Config) member() (*sarama.Config, error) {
+	s, err := c.consumer(16)
+	if err != nil {
+		return nil, err
+	}
+	s.Consumer.Offsets.AutoCommit.Enable = true
+	s.Consumer.Offsets.AutoCommit.Interval = time.Second
+	s.Consumer.Group.ResetInvalidOffsets = true
+	s.Consumer.Group.Session.Timeout = c.SessionTimeout
+	s.Consumer.Group.Heartbeat.Interval = min(c.SessionTimeout/4, 3*time.Second)
+	s.Consumer.Group.Rebalance.Timeout = rebalanceTimeout
+	s.Consumer.Group.Rebalance.Retry.Max = 8
+	s.Consumer.Group.Rebalance.Retry.Backoff = 250 * time.Millisecond
+	s.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{sarama.NewBalanceStrategySticky()}
+	// A JoinGroup is answered only when the whole group has joined.
+	s.Net.ReadTimeout = rebalanceTimeout + 10*time.Second
+	if err := s.Validate(); err != nil {
+		return nil, misconfigured("kafka: %v", err)
+	}
+	return s, nil
+}
+
+const rebalanceTimeout = 30 * time.Second

@@ -5,11 +5,6 @@ import "time"
 // AnyPartition asks Append to choose the partition by the record's key.
 const AnyPartition int32 = -1
 
-// KeyMetadata is the watermill metadata entry that becomes the record's key
-// when a message is published through Bus.Publisher. It is not written as a
-// header.
-const KeyMetadata = "weiche_key"
-
 // Record is one Kafka record. Append fills Partition and Offset. A nil Value is
 // a tombstone in a compacted topic and "no value" elsewhere. Header names are
 // unique here: of a name that occurs twice in Kafka the last one is kept.
