@@ -198,6 +198,13 @@ func (s *Store) Progress(topic string, partition int32) int64 {
 	return s.progress.at(source{topic, partition})
 }
 
+// Changed returns a channel that is closed when the projection next advances.
+func (s *Store) Changed() <-chan struct{} {
+	s.progress.mu.Lock()
+	defer s.progress.mu.Unlock()
+	return s.progress.changed
+}
+
 // source is one partition of a topic.
 type source struct {
 	topic     string

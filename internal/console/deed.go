@@ -1,0 +1,338 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/google/uuid"
+
+	"weiche/internal/bus"
+	"weiche/internal/fault"
+	"weiche/internal/submission"
+)
+
+// forceFrom is the redrive of one thing that an operator must force: what died
+// twice again after being redriven wants mending, not another try.
+const forceFrom = 3
+
+func conflict(kind, detail string) *Problem {
+	return &Problem{http.StatusConflict, kind, "The submission is not in a state for that", detail}
+}
+
+// order is a record to append, and how to see that it took effect.
+type order struct {
+	record *bus.Record
+	done   func(*submission.Account) bool
+}
+
+func (a *API) redrive(c *call) (int, any, error) {
+	var in struct {
+		Force      bool      `json:"force"`
+		DeliveryID uuid.UUID `json:"deliveryId"`
+	}
+	if err := c.body(&in); err != nil {
+		return 0, nil, err
+	}
+	acct, err := a.fresh(c)
+	if err != nil {
+		return 0, nil, err
+	}
+	ins := &submission.Instruction{Kind: submission.InstructRedrive, Operator: c.operator.Name, Force: in.Force, At: a.Now().UTC()}
+	var orders []order
+	often := func(n int) error {
+		if n+1 >= forceFrom && !in.Force {
+			return conflict("redriven-often", "It was redriven twice and died again. Mend the cause first, or say force.")
+		}
+		return nil
+	}
+	if held(acct) && in.DeliveryID == uuid.Nil {
+		if err := often(acct.Redrives); err != nil {
+			return 0, nil, err
+		}
+		o, err := a.again(c.Context(), acct, ins)
+		if err != nil {
+			return 0, nil, err
+		}
+		orders = append(orders, o)
+	}
+	for _, d := range acct.Deliveries {
+		if d.State != submission.Dead || d.Held == nil || in.DeliveryID != uuid.Nil && in.DeliveryID != d.ID {
+			continue
+		}
+		if err := often(d.Redrives); err != nil {
+			return 0, nil, err
+		}
+		o, err := a.deliverAgain(c.Context(), d, ins)
+		if err != nil {
+			return 0, nil, err
+		}
+		orders = append(orders, o)
+	}
+	if len(orders) == 0 {
+		return 0, nil, conflict("not-redrivable", "Only what is dead or unassigned can be redriven; this is "+string(acct.State)+".")
+	}
+	return a.carry(c, acct, "redrive", orders)
+}
+
+// held says whether dispatch holds the submission's bytes for an operator.
+func held(a *submission.Account) bool {
+	return (a.Own == submission.Dead || a.Own == submission.Unassigned) && a.Held != nil
+}
+
+// again sends a submission that dispatch holds through dispatch once more, one
+// revision higher.
+func (a *API) again(ctx context.Context, acct *submission.Account, ins *submission.Instruction) (order, error) {
+	rec, err := a.fetch(ctx, acct.Held)
+	if err != nil {
+		return order{}, err
+	}
+	m, err := submission.ParseMeta(rec.Headers)
+	if err != nil || m.ID != acct.ID {
+		return order{}, conflict("undecodable", "The held record cannot be read; it can only be closed.")
+	}
+	m.Revision, m.Instruction = acct.Dispatched+1, ins
+	return order{
+		&bus.Record{Topic: TopicSubmissions, Partition: rec.Partition, Key: []byte(m.CaseID.String()), Value: rec.Value,
+			Headers: m.Headers(submission.TypeSubmission), Time: ins.At},
+		func(now *submission.Account) bool { return now.Dispatched >= m.Revision },
+	}, nil
+}
+
+// deliverAgain sends a dead delivery through delivery once more, under the same
+// id.
+func (a *API) deliverAgain(ctx context.Context, d *submission.DeliveryAccount, ins *submission.Instruction) (order, error) {
+	rec, err := a.fetch(ctx, d.Held)
+	if err != nil {
+		return order{}, err
+	}
+	m, err := submission.ParseDeliveryMeta(rec.Headers)
+	if err != nil || m.DeliveryID != d.ID {
+		return order{}, conflict("undecodable", "The dead letter cannot be read; it can only be closed.")
+	}
+	m.Redrives, m.Instruction, m.Reason, m.DueAt = d.Redrives+1, ins, "", time.Time{}
+	return order{
+		&bus.Record{Topic: TopicDeliveries, Partition: rec.Partition, Key: []byte(m.CaseID.String()), Value: rec.Value,
+			Headers: m.Headers(submission.TypeDelivery), Time: ins.At},
+		func(now *submission.Account) bool {
+			d := now.Delivery(m.DeliveryID)
+			return d == nil || d.Redrives >= m.Redrives
+		},
+	}, nil
+}
+
+func (a *API) fetch(ctx context.Context, at *submission.Held) (*bus.Record, error) {
+	return a.Log.Fetch(ctx, at.Topic, at.Partition, at.Offset)
+}
+
+func (a *API) close(c *call) (int, any, error) {
+	var in struct {
+		Reason     string    `json:"reason"`
+		DeliveryID uuid.UUID `json:"deliveryId"`
+	}
+	if err := c.body(&in); err != nil {
+		return 0, nil, err
+	}
+	reason, err := words("reason", in.Reason, true)
+	if err != nil {
+		return 0, nil, err
+	}
+	acct, err := a.fresh(c)
+	if err != nil {
+		return 0, nil, err
+	}
+	partition, err := a.Store.Partition(c.Context(), acct.ID)
+	if err != nil {
+		return 0, nil, err
+	}
+	ins := &submission.Instruction{Kind: submission.InstructClose, Operator: c.operator.Name, Reason: reason, At: a.Now().UTC()}
+	key := []byte(acct.CaseID.String())
+	var orders []order
+	if (acct.Own == submission.Dead || acct.Own == submission.Unassigned) && in.DeliveryID == uuid.Nil {
+		m := acct.Meta()
+		m.Instruction = ins
+		orders = append(orders, order{
+			&bus.Record{Topic: TopicSubmissions, Partition: partition, Key: key, Headers: m.Headers(submission.TypeControl), Time: ins.At},
+			func(now *submission.Account) bool { return now.State.Final() || now.Dispatched > m.Revision },
+		})
+	}
+	for _, d := range acct.Deliveries {
+		if d.State != submission.Dead && d.State != submission.Waiting || in.DeliveryID != uuid.Nil && in.DeliveryID != d.ID {
+			continue
+		}
+		m := acct.DeliveryMeta(d)
+		m.Instruction = ins
+		orders = append(orders, order{
+			&bus.Record{Topic: TopicDeliveries, Partition: partition, Key: key, Headers: m.Headers(submission.TypeControl), Time: ins.At},
+			func(now *submission.Account) bool {
+				d := now.Delivery(m.DeliveryID)
+				return d == nil || d.State.Final()
+			},
+		})
+	}
+	if len(orders) == 0 {
+		return 0, nil, conflict("not-closable", "Only what is unassigned, dead or waiting can be closed; this is "+string(acct.State)+".")
+	}
+	return a.carry(c, acct, "close", orders)
+}
+
+func (a *API) assign(c *call) (int, any, error) {
+	var in struct {
+		Authority string `json:"authority"`
+	}
+	if err := c.body(&in); err != nil {
+		return 0, nil, err
+	}
+	authority, err := words("authority", in.Authority, true)
+	if err != nil {
+		return 0, nil, err
+	}
+	acct, err := a.fresh(c)
+	if err != nil {
+		return 0, nil, err
+	}
+	if acct.Own != submission.Unassigned || acct.Held == nil {
+		return 0, nil, conflict("not-assignable", "Only what is unassigned can be assigned; this is "+string(acct.State)+".")
+	}
+	if a.Authority != nil && !a.Authority(acct.Land, authority) {
+		return 0, nil, &Problem{http.StatusUnprocessableEntity, "unknown-authority", "There is no such authority",
+			"The configuration of Land " + string(acct.Land) + " names no authority with this id."}
+	}
+	o, err := a.again(c.Context(), acct, &submission.Instruction{Kind: submission.InstructAssign, Operator: c.operator.Name,
+		Authority: authority, At: a.Now().UTC()})
+	if err != nil {
+		return 0, nil, err
+	}
+	return a.carry(c, acct, "assign", []order{o})
+}
+
+// fresh is find by everything that stands in the log now: an order must not be
+// given to a state that has passed.
+func (a *API) fresh(c *call) (*submission.Account, error) {
+	if err := a.Projector.WaitAsked(c.Context()); err != nil {
+		return nil, err
+	}
+	return a.find(c)
+}
+
+// carry appends the orders and waits until the projection shows what became of
+// them. The answer is 200 with the new account, or 202 with the present one when
+// the owner of the partition has not come to it in time.
+func (a *API) carry(c *call, acct *submission.Account, deed string, orders []order) (int, any, error) {
+	recs := make([]*bus.Record, len(orders))
+	for i, o := range orders {
+		recs[i] = o.record
+	}
+	audit := []any{"operator", c.operator.Name, "deed", deed, "submission", acct.ID, "land", string(acct.Land), "service", string(acct.Service),
+		"state", string(acct.State), "orders", len(orders)}
+	if err := a.Log.Append(c.Context(), recs...); err != nil {
+		a.Logger.Error("an operator's order could not be appended", append(audit, "reason", string(fault.Of(err).Reason))...)
+		return 0, nil, err
+	}
+	a.Logger.Info("an operator's order was given", audit...)
+	ctx, cancel := context.WithTimeout(c.Context(), a.Wait)
+	defer cancel()
+	for {
+		changed := a.Store.Changed()
+		now, err := a.Store.Get(ctx, acct.ID)
+		if err != nil {
+			return 0, nil, err
+		}
+		all := true
+		for _, o := range orders {
+			all = all && o.done(now)
+		}
+		if all {
+			return a.story(c, acct.ID, http.StatusOK)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			if c.Context().Err() != nil {
+				return 0, nil, c.Context().Err()
+			}
+			return a.story(c, acct.ID, http.StatusAccepted)
+		}
+	}
+}
+
+// destination finds a destination the operator may see.
+func (a *API) destination(c *call) (string, error) {
+	id := c.PathValue("id")
+	for _, d := range a.Destinations.Destinations() {
+		if d.ID == id && c.sees(d.Land) {
+			return id, nil
+		}
+	}
+	return "", errNotFound
+}
+
+func (a *API) pause(c *call) (int, any, error) {
+	var in struct {
+		Reason string `json:"reason"`
+		For    string `json:"for"` // a duration; empty: until resumed
+	}
+	if err := c.body(&in); err != nil {
+		return 0, nil, err
+	}
+	reason, err := words("reason", in.Reason, false)
+	if err != nil {
+		return 0, nil, err
+	}
+	var until time.Time
+	if in.For != "" {
+		d, err := time.ParseDuration(in.For)
+		if err != nil || d <= 0 {
+			return 0, nil, invalid("for is a duration such as 30m.")
+		}
+		until = a.Now().Add(d).UTC()
+	}
+	id, err := a.destination(c)
+	if err != nil {
+		return 0, nil, err
+	}
+	if !a.Destinations.Pause(id, c.operator.Name, reason, until) {
+		return 0, nil, errNotFound
+	}
+	a.Logger.Info("an operator's order was given", "operator", c.operator.Name, "deed", "pause", "destination", id, "until", until)
+	return a.destinationNow(c, id)
+}
+
+func (a *API) resume(c *call) (int, any, error) {
+	id, err := a.destination(c)
+	if err != nil {
+		return 0, nil, err
+	}
+	if !a.Destinations.Resume(id, c.operator.Name) {
+		return 0, nil, errNotFound
+	}
+	a.Logger.Info("an operator's order was given", "operator", c.operator.Name, "deed", "resume", "destination", id)
+	return a.destinationNow(c, id)
+}
+
+func (a *API) destinationNow(_ *call, id string) (int, any, error) {
+	for _, d := range a.Destinations.Destinations() {
+		if d.ID == id {
+			return http.StatusOK, d, nil
+		}
+	}
+	return 0, nil, errNotFound
+}
+
+// rebuild goes on when the asker has gone: half a rebuild is work for nothing.
+func (a *API) rebuild(c *call) (int, any, error) {
+	a.Logger.Info("an operator's order was given", "operator", c.operator.Name, "deed", "rebuild")
+	began := time.Now()
+	err := a.Projector.Rebuild(context.WithoutCancel(c.Context()))
+	var f *fault.Error
+	if errors.As(err, &f) && f.Reason == fault.ReasonBusy {
+		return 0, nil, conflict("busy", "A rebuild is under way already.")
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	took := time.Since(began)
+	a.Logger.Info("the status store was rebuilt", "operator", c.operator.Name, "milliseconds", took.Milliseconds())
+	return http.StatusOK, map[string]any{"milliseconds": took.Milliseconds()}, nil
+}
