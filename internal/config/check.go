@@ -291,22 +291,14 @@ func (c *checker) unreached(dAuth, dDest, dRules *decoder) {
 	said := map[pair]bool{}
 	ruled := map[string]bool{}
 	for i := range c.land.Rules {
-		r := &c.land.Rules[i]
-		ruled[r.Authority] = true
-		services := r.Services
-		if slices.Contains(services, AnyService) {
-			services = nil
-			for _, o := range c.land.Services {
-				services = append(services, o.Service)
-			}
-		}
-		for _, s := range services {
-			k := pair{r.Authority, s}
-			productive := slices.ContainsFunc(byID[r.Authority].For(s), func(id string) bool { return !test[id] })
-			if !productive && !said[k] {
-				said[k] = true
-				dRules.add(r.Pos.Warning("authority %q is responsible for service %s but has no destination for it; such submissions will be held", r.Authority, s))
-			}
+		ruled[c.land.Rules[i].Authority] = true
+	}
+	for r, s := range c.land.Reach() {
+		k := pair{r.Authority, s}
+		productive := slices.ContainsFunc(byID[r.Authority].For(s), func(id string) bool { return !test[id] })
+		if !productive && !said[k] {
+			said[k] = true
+			dRules.add(r.Pos.Warning("authority %q is responsible for service %s but has no destination for it; such submissions will be held", r.Authority, s))
 		}
 	}
 	named := map[string]bool{}

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"iter"
+	"slices"
 	"time"
 
 	"weiche/internal/submission"
@@ -225,6 +227,43 @@ func (l *Land) Destination(id string) *Destination {
 		}
 	}
 	return nil
+}
+
+// Reach yields every rule with each service it can ever decide about: those it
+// names, or for AnyService all that the Land offers but those that an undated
+// rule for the same region names.
+func (l *Land) Reach() iter.Seq2[*Rule, submission.Service] {
+	type area struct {
+		service submission.Service
+		region  submission.Region
+	}
+	always := map[area]bool{}
+	for i := range l.Rules {
+		for _, s := range l.Rules[i].Services {
+			if l.Rules[i].From.IsZero() && l.Rules[i].Until.IsZero() {
+				always[area{s, l.Rules[i].Region}] = true
+			}
+		}
+	}
+	return func(yield func(*Rule, submission.Service) bool) {
+		for i := range l.Rules {
+			r := &l.Rules[i]
+			services := r.Services
+			if slices.Contains(services, AnyService) {
+				services = slices.DeleteFunc(slices.Clone(services), func(s submission.Service) bool { return s == AnyService })
+				for _, o := range l.Services {
+					if !slices.Contains(services, o.Service) && !always[area{o.Service, r.Region}] {
+						services = append(services, o.Service)
+					}
+				}
+			}
+			for _, s := range services {
+				if !yield(r, s) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // Offer is a service a Land offers. Process names the entry of the process

@@ -54,7 +54,9 @@ func Load(dir string, environ []string) (*Config, Problems) {
 	}}
 	problems := l.router(environ)
 	if problems.Failed() {
-		// The Länder are read all the same, so that a person sees everything.
+		// The Länder are read all the same, so that a person sees everything;
+		// a faulty policy would be said again at each destination.
+		l.cfg.Router.Delivery = Defaults().Delivery
 		return nil, append(problems, l.lands()...)
 	}
 	return l.cfg, append(problems, l.lands()...)
@@ -201,7 +203,10 @@ func (l *loader) folder(name string, key submission.Land) *folder {
 	c := &checker{land: land}
 	if len(dLand.problems) == 0 || head.Land != "" {
 		land.Name, land.Services, land.Pos = head.Name, head.Services, head.Pos
-		around := Pos{File: filepath.Join(land.Dir, fileLand), Line: max(1, head.Pos.Line)}
+		around := head.Pos
+		if around.Line == 0 {
+			around = Pos{File: filepath.Join(land.Dir, fileLand), Line: 1} // an empty file
+		}
 		c.head(dLand, around, head.Land, &head.Land, &head.Name)
 	}
 	c.haveServices = !dLand.problems.Failed()

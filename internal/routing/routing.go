@@ -220,31 +220,47 @@ func (t *Table) format(s submission.Service, d *config.Destination) (submission.
 
 // unmappable warns, once a service, of destinations that it cannot reach.
 func (t *Table) unmappable() (out config.Problems) {
-	for _, offer := range t.land.Services {
-		var at config.Pos
-		var names []string
-		for i := range t.land.Authorities {
-			for _, id := range t.land.Authorities[i].For(offer.Service) {
-				d := t.destinations[id]
-				if d == nil || slices.Contains(names, id) {
-					continue
-				}
-				if _, ok := t.format(offer.Service, d); !ok {
-					if names == nil {
-						at = d.Pos
-					}
-					names = append(names, id)
-				}
+	type found struct {
+		at    config.Pos
+		names []string
+	}
+	type pair struct {
+		authority string
+		service   submission.Service
+	}
+	lost, seen := map[submission.Service]*found{}, map[pair]bool{}
+	for r, s := range t.land.Reach() {
+		a := t.authorities[r.Authority]
+		if a == nil || seen[pair{a.ID, s}] {
+			continue
+		}
+		seen[pair{a.ID, s}] = true
+		for _, id := range a.For(s) {
+			d := t.destinations[id]
+			if d == nil {
+				continue
+			}
+			if _, ok := t.format(s, d); ok {
+				continue
+			}
+			if lost[s] == nil {
+				lost[s] = &found{at: d.Pos}
+			}
+			if !slices.Contains(lost[s].names, id) {
+				lost[s].names = append(lost[s].names, id)
 			}
 		}
-		if names == nil {
+	}
+	for _, o := range t.land.Services {
+		f := lost[o.Service]
+		if f == nil {
 			continue
 		}
 		more := ""
-		if n := len(names) - 5; n > 0 {
-			names, more = names[:5], fmt.Sprintf(" and %d more", n)
+		if n := len(f.names) - 5; n > 0 {
+			f.names, more = f.names[:5], fmt.Sprintf(" and %d more", n)
 		}
-		out = append(out, at.Warning("service %s cannot be turned into any format that %s%s take; its submissions there cannot be delivered", offer.Service, strings.Join(names, ", "), more))
+		out = append(out, f.at.Warning("service %s cannot be turned into any format taken by %s%s; its submissions there cannot be delivered", o.Service, strings.Join(f.names, ", "), more))
 	}
 	return out
 }
