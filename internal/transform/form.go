@@ -454,3 +454,18 @@ func plainOSError(err error) string {
 	}
 	return err.Error()
 }
+
+// NearestField returns the field of the group at a place of the form (member
+// names and list indexes) whose name is closest to the given one, "" where none
+// is close.
+func (f *FormSchema) NearestField(at []string, name string) string {
+	nodes := []*formNode{f.root}
+	for _, p := range at {
+		if found := member(nodes, p); found != nil {
+			nodes = found
+		} else {
+			nodes = itemsOf(nodes)
+		}
+	}
+	return nearest(name, memberNames(nodes))
+}

@@ -18,7 +18,8 @@ type Mapping struct {
 	lastSize atomic.Int64 // of the last message, to size the next buffer
 }
 
-// Message is the name of the target message, its root element's local name.
+// Message is the name of the target message: as the standard's manifest names
+// it, else its root element's local name.
 func (m *Mapping) Message() string { return m.message }
 
 // CompileMapping reads a mapping file and proves it against the form's schema
@@ -53,5 +54,11 @@ func compileMapping(file string, raw []byte, std *Standard, form *FormSchema) (*
 	if _, l, ok := strings.Cut(root.tag, ":"); ok {
 		local = l
 	}
-	return &Mapping{File: file, Standard: std, message: local, prog: compileProgram(root)}, problems
+	message := local
+	for _, known := range std.Messages {
+		if known.Element == local && (known.Namespace == "" || known.Namespace == root.name.space) {
+			message = known.Name
+		}
+	}
+	return &Mapping{File: file, Standard: std, message: message, prog: compileProgram(root)}, problems
 }

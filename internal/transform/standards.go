@@ -97,6 +97,9 @@ func OpenStandards(dirs ...string) (*Standards, config.Problems) {
 		}
 		slices.Sort(files)
 		for _, file := range files {
+			if strings.HasPrefix(filepath.Base(filepath.Dir(filepath.Dir(file))), ".") {
+				continue // an import or a removal under way
+			}
 			std, p := openStandard(filepath.Dir(file))
 			problems = append(problems, p...)
 			if std == nil {

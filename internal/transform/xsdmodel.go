@@ -590,3 +590,47 @@ func mustHave(p *particle) []qname {
 	}
 	return nil
 }
+
+// unresolved returns the first reference to a component that no schema
+// declares; "" where every one is found. A validator may pass over such a gap
+// until a message needs it.
+func (m *xsdModel) unresolved() string {
+	for _, d := range m.docs {
+		for _, el := range d.root.FindElements(".//*") {
+			if el.NamespaceURI() != xsdNamespace {
+				continue
+			}
+			for _, a := range el.Attr {
+				if a.Space != "" {
+					continue
+				}
+				table := m.types
+				switch a.Key {
+				case "type", "base", "itemType", "memberTypes":
+				case "ref":
+					switch el.Tag {
+					case "element":
+						table = m.elements
+					case "attribute":
+						table = m.attributes
+					case "group":
+						table = m.groups
+					case "attributeGroup":
+						table = m.attrGroups
+					default:
+						continue
+					}
+				default:
+					continue
+				}
+				for _, name := range strings.Fields(a.Value) {
+					q := resolveQName(el, d, name)
+					if _, ok := table[q]; !ok && q.space != xsdNamespace && q.space != xmlNamespace {
+						return fmt.Sprintf("%s: %s=%q names nothing that is declared", d.name, a.Key, name)
+					}
+				}
+			}
+		}
+	}
+	return ""
+}
