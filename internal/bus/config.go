@@ -132,8 +132,9 @@ func (c Config) client() (*sarama.Config, error) {
 	s.Net.DialTimeout = min(3*time.Second, c.AppendTimeout)
 	s.Net.ReadTimeout = c.AppendTimeout + 5*time.Second
 	s.Net.WriteTimeout = c.AppendTimeout
-	// Only topics in use, never the whole cluster's; and none is made by asking.
-	s.Metadata.Full = false
+	// A client that asks for its own topics only would not connect, nor find
+	// the controller, before it has one.
+	s.Metadata.Full = true
 	s.Metadata.AllowAutoTopicCreation = false
 	s.Metadata.RefreshFrequency = time.Minute
 	s.Metadata.Retry.Max = 3

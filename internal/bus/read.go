@@ -213,14 +213,16 @@ func (b *Bus) Committed(ctx context.Context, group, topic string) ([]int64, erro
 		if err != nil {
 			return nil, err
 		}
-		if !errors.Is(res.Err, sarama.ErrNoError) {
+		// Brokers differ in how they speak of a group nobody has made yet.
+		unborn := errors.Is(res.Err, sarama.ErrGroupIDNotFound)
+		if !unborn && !errors.Is(res.Err, sarama.ErrNoError) {
 			return nil, res.Err
 		}
 		out := make([]int64, len(parts))
 		for i, p := range parts {
 			blk := res.GetBlock(topic, p)
 			switch {
-			case blk == nil:
+			case unborn || blk == nil:
 				out[i] = -1
 			case !errors.Is(blk.Err, sarama.ErrNoError):
 				return nil, blk.Err
@@ -398,6 +400,9 @@ func (b *Bus) tailOnce(ctx context.Context, topic string, partition int32, next 
 		case m, ok := <-pc.Messages():
 			if !ok {
 				return nil // out of range meanwhile, or the consumer was closed
+			}
+			if ctx.Err() != nil {
+				return nil
 			}
 			if err := fn(record(m.Topic, m.Partition, m.Offset, m.Key, m.Value, m.Headers, m.Timestamp)); err != nil {
 				return &stopped{err}
