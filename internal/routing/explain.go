@@ -77,7 +77,7 @@ func (t *Table) name(authority string) string {
 }
 
 // verdict says whether a rule is part of the decision, and why or why not.
-func (t *Table) verdict(r *config.Rule, winners []*config.Rule, f Facts) (bool, string) {
+func (t *Table) verdict(r *config.Rule, winners []entry, f Facts) (bool, string) {
 	day := config.DateOf(f.At)
 	names, any := slices.Contains(r.Services, f.Service), slices.Contains(r.Services, config.AnyService)
 	switch {
@@ -89,7 +89,7 @@ func (t *Table) verdict(r *config.Rule, winners []*config.Rule, f Facts) (bool, 
 		return false, fmt.Sprintf("Not this one: it held until %s; asked for %s.", r.Until, day)
 	}
 	for _, w := range winners {
-		if w != r {
+		if w.rule != r {
 			continue
 		}
 		if len(winners) > 1 {
@@ -100,7 +100,7 @@ func (t *Table) verdict(r *config.Rule, winners []*config.Rule, f Facts) (bool, 
 		}
 		return true, "This rule decides for every service: no rule for a smaller area holds, and none that names this service."
 	}
-	first := winners[0]
+	first := winners[0].rule
 	switch {
 	case len(first.Region) > len(r.Region):
 		return false, fmt.Sprintf("Not this one: a rule for the smaller area %s comes first.", first.Region)

@@ -82,6 +82,7 @@ type area struct {
 // inclusive, until exclusive.
 type entry struct {
 	rule        *config.Rule
+	place       string // file:line
 	from, until int64
 }
 
@@ -109,7 +110,7 @@ func New(land *config.Land, mappable func(submission.Service, submission.Format)
 	}
 	for i := range land.Rules {
 		r := &land.Rules[i]
-		e := entry{rule: r, from: math.MinInt64, until: math.MaxInt64}
+		e := entry{rule: r, place: r.Pos.FileLine(), from: math.MinInt64, until: math.MaxInt64}
 		if !r.From.IsZero() {
 			e.from = r.From.Start().UnixNano()
 		}
@@ -143,18 +144,18 @@ func (t *Table) Decide(f Facts) Outcome {
 			o.Reason = fault.ReasonNoAuthority
 			return o
 		}
-		o.Rule = holding[0].Pos.FileLine()
+		o.Rule = holding[0].place
 		if len(holding) > 1 {
 			o.Reason = fault.ReasonSeveralAuthorities
 			o.Rule = ""
-			for _, r := range holding {
-				if a := t.authorities[r.Authority]; a != nil {
+			for _, e := range holding {
+				if a := t.authorities[e.rule.Authority]; a != nil {
 					o.Candidates = append(o.Candidates, a.Authority)
 				}
 			}
 			return o
 		}
-		if authority = t.authorities[holding[0].Authority]; authority == nil {
+		if authority = t.authorities[holding[0].rule.Authority]; authority == nil {
 			o.Reason = fault.ReasonNoAuthority
 			return o
 		}
@@ -184,7 +185,7 @@ func (t *Table) Decide(f Facts) Outcome {
 
 // responsible returns the rules that decide, one for each authority that is
 // left: of the most precise area that has a rule holding at the time.
-func (t *Table) responsible(f Facts) []*config.Rule {
+func (t *Table) responsible(f Facts) []entry {
 	// The nanoseconds of years that int64 cannot hold do not occur: times are
 	// when something was accepted.
 	at := f.At.UnixNano()
@@ -193,10 +194,14 @@ func (t *Table) responsible(f Facts) []*config.Rule {
 			continue
 		}
 		for _, service := range [...]submission.Service{f.Service, config.AnyService} {
-			var holding []*config.Rule
-			for _, e := range t.rules[area{service, f.Region[:n]}] {
-				if e.holds(at) && !slices.ContainsFunc(holding, func(r *config.Rule) bool { return r.Authority == e.rule.Authority }) {
-					holding = append(holding, e.rule)
+			rules := t.rules[area{service, f.Region[:n]}]
+			if len(rules) == 1 && rules[0].holds(at) {
+				return rules // nearly always; nothing to copy
+			}
+			var holding []entry
+			for _, e := range rules {
+				if e.holds(at) && !slices.ContainsFunc(holding, func(h entry) bool { return h.rule.Authority == e.rule.Authority }) {
+					holding = append(holding, e)
 				}
 			}
 			if len(holding) > 0 {
