@@ -29,11 +29,8 @@ type FS struct {
 
 // OpenFS opens the directory, making it where it is missing (mode 0700).
 func OpenFS(dir string) (*FS, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeRoot(dir); err != nil {
 		return nil, fmt.Errorf("the blob store's directory cannot be made: %w", err)
-	}
-	if err := syncPath(filepath.Dir(filepath.Clean(dir))); err != nil {
-		return nil, fmt.Errorf("the blob store's directory cannot be made durable: %w", err)
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -122,8 +119,21 @@ func (s *FS) syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-func syncPath(dir string) error {
-	d, err := os.Open(dir)
+// makeRoot makes the store's own directory and those above it, durably.
+func makeRoot(dir string) error {
+	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		return nil
+	}
+	parent := filepath.Dir(filepath.Clean(dir))
+	if parent != dir {
+		if err := makeRoot(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	d, err := os.Open(parent)
 	if err != nil {
 		return err
 	}
