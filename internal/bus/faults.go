@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -26,11 +27,11 @@ func classify(err error, what string) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return fault.Of(err)
 	}
-	class, reason, text := sort(err)
+	class, reason, text := judge(err)
 	return fault.Wrap(err, class, reason, what+": "+text)
 }
 
-func sort(err error) (fault.Class, fault.Reason, string) {
+func judge(err error) (fault.Class, fault.Reason, string) {
 	var conf sarama.ConfigurationError
 	if errors.As(err, &conf) {
 		if strings.Contains(string(conf), "larger than") {
@@ -64,6 +65,11 @@ func sort(err error) (fault.Class, fault.Reason, string) {
 	}
 	if errors.Is(err, errSCRAMSignature) || errors.Is(err, errSCRAMMessage) {
 		return fault.Destination, fault.ReasonNotAuthorised, "SCRAM failed"
+	}
+	var verify *tls.CertificateVerificationError
+	var alert tls.AlertError
+	if errors.As(err, &verify) || errors.As(err, &alert) {
+		return fault.Destination, fault.ReasonCertificate, "TLS: a certificate is not trusted or has expired"
 	}
 	var netErr net.Error
 	for _, gone := range []error{

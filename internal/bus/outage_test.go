@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/prometheus/client_golang/prometheus"
 	"weiche/internal/bus"
 	"weiche/internal/bus/embedded"
@@ -39,6 +40,139 @@ func TestOpenWithoutBrokerIsBounded(t *testing.T) {
 	}
 	_, err = bus.Open(t.Context(), bus.Config{}, logger(t), nil)
 	wantReason(t, err, fault.ReasonMisconfigured)
+}
+
+func TestCloseWithoutBrokerIsBounded(t *testing.T) {
+	broker, err := embedded.Start(t.TempDir(), embedded.Options{}, logger(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := config(broker.Addrs())
+	cfg.AppendTimeout = 2 * time.Second
+	b, err := bus.Open(t.Context(), cfg, logger(t), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tp := topic(t, b, 2)
+	appendAll(t, b, record(tp, "k", "v"))
+	ch, _ := subscribe(t, b, bus.Group{Name: tp}, tp)
+	next(t, ch).Ack()
+	go func() { _ = b.Tail(context.Background(), tp, 0, 0, func(*bus.Record) error { return nil }) }()
+	_ = broker.Close()
+	_ = b.Append(t.Context(), record(tp, "k", "v"))
+	began := time.Now()
+	_ = b.Close()
+	if d := time.Since(began); d > 15*time.Second {
+		t.Fatalf("Close took %s", d)
+	} else {
+		t.Logf("Close took %s", d.Round(time.Millisecond))
+	}
+	if err := b.Append(t.Context(), record(tp, "k", "v")); err == nil {
+		t.Fatal("append to a closed bus")
+	}
+	if _, ok := <-ch; ok {
+		t.Fatal("subscription outlives the bus")
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	broker, err := embedded.Start(t.TempDir(), embedded.Options{}, logger(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = broker.Close() })
+	reg := prometheus.NewRegistry()
+	b, err := bus.Open(t.Context(), config(broker.Addrs()), logger(t), reg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() })
+	value := func(name, label string) float64 {
+		t.Helper()
+		all, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range all {
+			for _, m := range f.Metric {
+				if f.GetName() == name && (label == "" || len(m.Label) == 1 && m.Label[0].GetValue() == label) {
+					return m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+				}
+			}
+		}
+		t.Fatalf("no %s{%s}", name, label)
+		return 0
+	}
+	want := func(name, label string, n float64) {
+		t.Helper()
+		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			if got := value(name, label); got == n {
+				return
+			} else if time.Now().After(deadline) {
+				t.Fatalf("%s{%s} is %v, want %v", name, label, got, n)
+			}
+		}
+	}
+	tp := topic(t, b, 1)
+	s, err := b.Subscriber(bus.Group{Name: tp, Topics: []string{tp}, MaxInFlight: 2, Grace: 100 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"weiche_bus_in_flight", "weiche_bus_lag_records", "weiche_bus_redeliveries_total"} {
+		want(name, tp, 0)
+	}
+	want("weiche_bus_append_errors_total", "quorum-lost", 0)
+	want("weiche_bus_rebalances_total", "", 0)
+	for range 5 {
+		appendAll(t, b, &bus.Record{Topic: tp, Partition: 0, Value: []byte("v")})
+	}
+	want("weiche_bus_append_seconds", "", 5)
+	_ = b.Append(t.Context(), record("absent", "k", "v"))
+	want("weiche_bus_append_errors_total", "unknown-topic", 1)
+	ch, err := s.Subscribe(t.Context(), tp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := next(t, ch), next(t, ch)
+	want("weiche_bus_in_flight", tp, 2)
+	want("weiche_bus_lag_records", tp, 5)
+	first.Ack()
+	want("weiche_bus_lag_records", tp, 4)
+	second.Nack()
+	for range 4 {
+		next(t, ch).Ack()
+	}
+	want("weiche_bus_redeliveries_total", tp, 1)
+	want("weiche_bus_lag_records", tp, 0)
+	want("weiche_bus_in_flight", tp, 0)
+	want("weiche_bus_rebalances_total", "", 1)
+}
+
+// A topic that wants two replicas in sync and has one: the append says so.
+func TestQuorumLostOnApacheKafka(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts Apache Kafka")
+	}
+	c := kafkatest.Start(t)
+	two := "2"
+	admin, err := sarama.NewClusterAdmin(c.Addrs(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = admin.Close() }()
+	if err := admin.CreateTopic("two", &sarama.TopicDetail{NumPartitions: 1, ReplicationFactor: 1, ConfigEntries: map[string]*string{"min.insync.replicas": &two}}, false); err != nil {
+		t.Fatal(err)
+	}
+	cfg := config(c.Addrs())
+	cfg.AppendTimeout = 3 * time.Second
+	b := open(t, cfg)
+	began := time.Now()
+	wantReason(t, b.Append(t.Context(), record("two", "k", "v")), fault.ReasonQuorumLost)
+	if d := time.Since(began); d > 4*time.Second {
+		t.Fatalf("took %s", d)
+	}
+	tp := topic(t, b, 1)
+	appendAll(t, b, record(tp, "k", "v")) // others are not held up by it
 }
 
 // The broker ends, and comes back on its port and directory.

@@ -290,7 +290,7 @@ func (s *slot) send(wait context.Context, recs []*Record) ([]result, error) {
 						res.err = errNoOffset
 					}
 					if res.err != nil {
-						_, reason, _ := sort(res.err)
+						_, reason, _ := judge(res.err)
 						renew = renew || reason == fault.ReasonUnknown || reason == fault.ReasonBrokerUnavailable
 					}
 				}
