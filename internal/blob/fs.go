@@ -19,6 +19,10 @@ import (
 // tempDir holds blobs that are being written. No blob's name begins with a dot.
 const tempDir = ".tmp"
 
+// maxTries bounds how often a Put makes its directories anew because a Delete
+// beside it took them away, empty as they still were.
+const maxTries = 20
+
 // FS is a Store in a directory: a file a blob. Writing goes to a temporary file
 // that is fsynced, then renamed, and every directory on the way is fsynced too.
 // Several processes may share the directory. It is safe for concurrent use.
@@ -74,8 +78,6 @@ func (s *FS) Put(ctx context.Context, name string, r io.Reader) (int64, error) {
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
 		return 0, storage(err, "a blob cannot be made durable")
 	}
-	// A sweep may take away a directory that is still empty, so that the rename
-	// finds none: again then.
 	for try := 0; ; try++ {
 		if err = s.makeDirs(path.Dir(name)); err == nil {
 			err = s.root.Rename(temp, name)
@@ -83,12 +85,13 @@ func (s *FS) Put(ctx context.Context, name string, r io.Reader) (int64, error) {
 		if err == nil {
 			break
 		}
-		if !errors.Is(err, fs.ErrNotExist) || try == 3 {
+		if !errors.Is(err, fs.ErrNotExist) || try == maxTries {
 			return 0, storage(err, "a blob cannot be given its name")
 		}
 	}
 	renamed = true
-	if err := s.syncDir(path.Dir(name)); err != nil {
+	// A directory that is gone again was emptied by a delete that came after.
+	if err := s.syncDir(path.Dir(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, storage(err, "a blob's directory cannot be made durable")
 	}
 	return n, nil
