@@ -3,12 +3,13 @@ package bus_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/IBM/sarama"
 	"github.com/prometheus/client_golang/prometheus"
 	"weiche/internal/bus"
 	"weiche/internal/bus/embedded"
@@ -148,31 +149,68 @@ func TestMetrics(t *testing.T) {
 	want("weiche_bus_rebalances_total", "", 1)
 }
 
-// A topic that wants two replicas in sync and has one: the append says so.
-func TestQuorumLostOnApacheKafka(t *testing.T) {
+// Three brokers, one of them is killed: a topic that wants two in sync goes on
+// without losing anything acknowledged; one that wants three says quorum-lost
+// until the third is back.
+func TestThreeNodesOnApacheKafka(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts Apache Kafka")
 	}
-	c := kafkatest.Start(t)
-	two := "2"
-	admin, err := sarama.NewClusterAdmin(c.Addrs(), nil)
-	if err != nil {
+	c := kafkatest.Start(t, kafkatest.Nodes(3), kafkatest.Property("broker.session.timeout.ms", "3000"), kafkatest.Property("broker.heartbeat.interval.ms", "500"))
+	b := open(t, bus.Config{Brokers: c.Addrs(), Partitions: 3, SessionTimeout: 6 * time.Second})
+	strictCfg := bus.Config{Brokers: c.Addrs(), MinInSyncReplicas: 3, AppendTimeout: 5 * time.Second}
+	strict := open(t, strictCfg)
+	if err := strict.EnsureTopics(t.Context(), []bus.Topic{{Name: "strict", Partitions: 1, RetentionMS: -1}}); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = admin.Close() }()
-	if err := admin.CreateTopic("two", &sarama.TopicDetail{NumPartitions: 1, ReplicationFactor: 1, ConfigEntries: map[string]*string{"min.insync.replicas": &two}}, false); err != nil {
+	if err := b.EnsureTopics(t.Context(), bus.Topics(bus.Config{Partitions: 3}, nil)); err != nil {
 		t.Fatal(err)
 	}
-	cfg := config(c.Addrs())
-	cfg.AppendTimeout = 3 * time.Second
-	b := open(t, cfg)
-	began := time.Now()
-	wantReason(t, b.Append(t.Context(), record("two", "k", "v")), fault.ReasonQuorumLost)
-	if d := time.Since(began); d > 4*time.Second {
-		t.Fatalf("took %s", d)
+	ch, _ := subscribe(t, b, bus.Group{Name: "three"}, bus.TopicSubmissions)
+	var acked atomic.Int64
+	write := func(n int) {
+		for range n {
+			r := record(bus.TopicSubmissions, fmt.Sprint(acked.Load()%50), fmt.Sprint(acked.Load()))
+			for began := time.Now(); ; {
+				err := b.Append(t.Context(), r)
+				if err == nil {
+					break
+				}
+				if time.Since(began) > patience {
+					t.Fatal(err)
+				}
+			}
+			acked.Add(1)
+		}
 	}
-	tp := topic(t, b, 1)
-	appendAll(t, b, record(tp, "k", "v")) // others are not held up by it
+	write(200)
+	if err := b.CheckSafety(t.Context()); err != nil { // while the offsets topic exists
+		t.Fatalf("a safe cluster is refused: %v", err)
+	}
+	c.Nodes[2].Kill()
+	write(200)
+	for began := time.Now(); ; {
+		err := strict.Append(t.Context(), record("strict", "k", "v"))
+		if fault.Of(err).Reason == fault.ReasonQuorumLost {
+			break
+		}
+		if time.Since(began) > patience {
+			t.Fatalf("got %v, want the reason quorum-lost", err)
+		}
+	}
+	c.Nodes[2].Restart()
+	for began := time.Now(); strict.Append(t.Context(), record("strict", "k", "v")) != nil; {
+		if time.Since(began) > patience {
+			t.Fatal("the quorum does not come back")
+		}
+	}
+	write(100)
+	seen := map[string]bool{}
+	for int64(len(seen)) < acked.Load() {
+		m := next(t, ch)
+		seen[string(m.Payload)] = true
+		m.Ack()
+	}
 }
 
 // The broker ends, and comes back on its port and directory.

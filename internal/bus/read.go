@@ -209,26 +209,30 @@ func (b *Bus) Committed(ctx context.Context, group, topic string) ([]int64, erro
 		if err != nil {
 			return nil, err
 		}
+		out := make([]int64, len(parts))
+		for i := range out {
+			out[i] = -1
+		}
 		res, err := b.admin.ListConsumerGroupOffsets(group, map[string][]int32{topic: parts})
-		if err != nil {
-			return nil, err
+		if err == nil {
+			err = res.Err
 		}
 		// Brokers differ in how they speak of a group nobody has made yet.
-		unborn := errors.Is(res.Err, sarama.ErrGroupIDNotFound)
-		if !unborn && !errors.Is(res.Err, sarama.ErrNoError) {
-			return nil, res.Err
+		switch {
+		case errors.Is(err, sarama.ErrGroupIDNotFound):
+			return out, nil
+		case !errors.Is(err, sarama.ErrNoError):
+			return nil, err
 		}
-		out := make([]int64, len(parts))
 		for i, p := range parts {
 			blk := res.GetBlock(topic, p)
-			switch {
-			case unborn || blk == nil:
-				out[i] = -1
-			case !errors.Is(blk.Err, sarama.ErrNoError):
-				return nil, blk.Err
-			default:
-				out[i] = blk.Offset
+			if blk == nil {
+				continue
 			}
+			if !errors.Is(blk.Err, sarama.ErrNoError) && !errors.Is(blk.Err, sarama.ErrGroupIDNotFound) {
+				return nil, blk.Err
+			}
+			out[i] = blk.Offset
 		}
 		return out, nil
 	})
