@@ -166,7 +166,7 @@ func compileExpression(src string, in *scope) (*expression, []string) {
 	if len(src) > maxExpressionBytes {
 		return nil, []string{fmt.Sprintf("the expression is longer than %d bytes", maxExpressionBytes)}
 	}
-	c := expressionConfig(in)
+	c := expressionConfig()
 	tree, err := parser.ParseWithConfig(src, c)
 	if err != nil {
 		return nil, []string{"the expression does not parse: " + exprErrorText(err)}
@@ -202,12 +202,8 @@ func exprErrorText(err error) string {
 	return text
 }
 
-func expressionConfig(in *scope) *conf.Config {
-	env := map[string]any{}
-	for _, n := range in.names() {
-		env[n] = nil
-	}
-	c := conf.New(env)
+func expressionConfig() *conf.Config {
+	c := conf.CreateNew()
 	c.MaxNodes = maxExpressionNodes
 	// Names are checked by the rewriter, which has a hint for the nearest one.
 	c.Strict = false
