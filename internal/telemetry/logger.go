@@ -72,10 +72,9 @@ var secretKeys = map[string]bool{
 	"payload": true,
 }
 
-func guard(groups []string, a slog.Attr) slog.Attr {
-	if len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey) {
-		return a
-	}
+// guard is called for every attribute that is no group, time, level and message
+// included. None is exempt by its name: a caller may call anything "level".
+func guard(_ []string, a slog.Attr) slog.Attr {
 	if secretKeys[strings.NewReplacer("_", "", "-", "", ".", "").Replace(strings.ToLower(a.Key))] {
 		return slog.String(a.Key, redacted)
 	}
@@ -89,13 +88,17 @@ func guard(groups []string, a slog.Attr) slog.Attr {
 	}
 }
 
-var userinfo = regexp.MustCompile(`(://)[^/@\s"']*@`)
+var (
+	userinfo = regexp.MustCompile(`(://)[^/@\s"']*@`)
+	query    = regexp.MustCompile(`(://[^?\s"']*\?)[^\s"']+`)
+)
 
-// text prints a string: without the user information of any URL in it, and not
-// longer than a line of a log should be.
+// text prints a string: without the user information and query of any URL in
+// it, and not longer than a line of a log should be.
 func text(s string) string {
 	if strings.Contains(s, "://") {
 		s = userinfo.ReplaceAllString(s, "${1}"+redacted+"@")
+		s = query.ReplaceAllString(s, "${1}"+redacted)
 	}
 	if len(s) > maxText {
 		s = strings.ToValidUTF8(s[:maxText], "") + "… [" + strconv.Itoa(len(s)) + " bytes]"
@@ -201,7 +204,7 @@ func cleanReflected(v reflect.Value, depth int) any {
 		out := make(map[string]any, min(v.Len(), maxElements))
 		for it := v.MapRange(); it.Next() && len(out) < maxElements; {
 			key := it.Key().String()
-			a := guard([]string{""}, slog.Any(key, it.Value().Interface()))
+			a := guard(nil, slog.Any(key, it.Value().Interface()))
 			out[text(key)] = a.Value.Any()
 		}
 		return out
@@ -248,7 +251,7 @@ func cleanGroup(attrs []slog.Attr, depth int) any {
 			out[a.Key] = cleanGroup(a.Value.Group(), depth+1)
 			continue
 		}
-		a = guard([]string{""}, a)
+		a = guard(nil, a)
 		out[a.Key] = a.Value.Any()
 	}
 	return out
