@@ -165,6 +165,7 @@ func suite(t *testing.T, e engine) {
 		"delete below":                    deleteBelow,
 		"settings that differ are named":  mismatch,
 		"commit and committed":            committed,
+		"offset beyond the end":           beyondTheEnd,
 		"cancelled append":                cancelled,
 		"concurrent appends keep offsets": concurrentAppends,
 	} {
@@ -658,6 +659,20 @@ func committed(t *testing.T, _ engine, b *bus.Bus) {
 	}
 	ch, _ := subscribe(t, b, bus.Group{Name: tp}, tp)
 	if r, _ := bus.RecordOf(next(t, ch)); r.Offset != 4 {
+		t.Fatalf("began at %d", r.Offset)
+	}
+}
+
+// A log shorter than the group's offset was lost and made anew: what it holds
+// now has to come, not to be waited for.
+func beyondTheEnd(t *testing.T, _ engine, b *bus.Bus) {
+	tp := topic(t, b, 1)
+	appendAll(t, b, record(tp, "k", "0"), record(tp, "k", "1"))
+	if err := b.Commit(t.Context(), tp, tp, 0, 100); err != nil {
+		t.Fatal(err)
+	}
+	ch, _ := subscribe(t, b, bus.Group{Name: tp}, tp)
+	if r, _ := bus.RecordOf(next(t, ch)); r.Offset != 0 {
 		t.Fatalf("began at %d", r.Offset)
 	}
 }

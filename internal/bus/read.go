@@ -352,6 +352,7 @@ func (b *Bus) Tail(ctx context.Context, topic string, partition int32, from int6
 	defer context.AfterFunc(b.life, cancel)()
 	next := max(from, 0)
 	var pause time.Duration
+	var beyond time.Time // since when the offset seems to be beyond the end
 	for ctx.Err() == nil {
 		began := next
 		err := b.tailOnce(ctx, topic, partition, &next, fn)
@@ -361,9 +362,18 @@ func (b *Bus) Tail(ctx context.Context, topic string, partition int32, from int6
 			return nil
 		case errors.As(err, &stop):
 			return stop.err
-		case errors.Is(err, ErrBeyondEnd), reasonOf(classify(err, "")) == fault.ReasonUnknownTopic, reasonOf(classify(err, "")) == fault.ReasonNotAuthorised:
+		case errors.Is(err, ErrBeyondEnd): // for a moment also after a failover
+			if beyond.IsZero() {
+				beyond = time.Now()
+			} else if time.Since(beyond) > catchUp {
+				return classify(err, "tail "+topic)
+			}
+			sleep(ctx, 200*time.Millisecond)
+			continue
+		case reasonOf(classify(err, "")) == fault.ReasonUnknownTopic, reasonOf(classify(err, "")) == fault.ReasonNotAuthorised:
 			return classify(err, "tail "+topic)
 		}
+		beyond = time.Time{}
 		if pause = double(pause); next > began {
 			pause = 0
 		} else if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -93,7 +94,7 @@ type subscriber struct {
 
 // Subscribe implements message.Subscriber.
 func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
-	if len(s.g.Topics) > 0 && !contains(s.g.Topics, topic) {
+	if len(s.g.Topics) > 0 && !slices.Contains(s.g.Topics, topic) {
 		return nil, misconfigured("group %s does not name topic %s", s.g.Name, topic)
 	}
 	if err := s.b.exists(ctx, topic); err != nil {
@@ -122,15 +123,6 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 		m.run(ctx)
 	})
 	return m.out, nil
-}
-
-func contains(list []string, v string) bool {
-	for _, x := range list {
-		if x == v {
-			return true
-		}
-	}
-	return false
 }
 
 // Close implements message.Subscriber. It returns when handlers have returned
@@ -206,9 +198,45 @@ func (m *member) join(ctx context.Context, pause *time.Duration) error {
 }
 
 // Setup implements sarama.ConsumerGroupHandler.
-func (m *member) Setup(sarama.ConsumerGroupSession) error {
+func (m *member) Setup(sess sarama.ConsumerGroupSession) error {
 	m.s.b.metrics.rebalances.Inc()
+	m.awaitEnd(sess)
 	return nil
+}
+
+// catchUp is how long a new leader may take to learn how far the log was
+// acknowledged.
+const catchUp = 3 * time.Second
+
+// awaitEnd waits until the logs reach the committed offsets. A new leader may
+// name an end below them for a moment, and a session that began then would
+// begin at the oldest. Where it stays so, the log was lost, and the oldest is
+// right.
+func (m *member) awaitEnd(sess sarama.ConsumerGroupSession) {
+	b, ctx := m.s.b, sess.Context()
+	for began := time.Now(); ; {
+		at, err := b.Committed(ctx, m.s.g.Name, m.topic)
+		if err != nil {
+			return // the session will find out by itself
+		}
+		_, newest, err := b.Offsets(ctx, m.topic)
+		if err != nil {
+			return
+		}
+		beyond := slices.DeleteFunc(slices.Clone(sess.Claims()[m.topic]), func(p int32) bool {
+			return int(p) >= min(len(at), len(newest)) || at[p] <= newest[p]
+		})
+		if len(beyond) == 0 {
+			return
+		}
+		if time.Since(began) > catchUp {
+			b.log.Error("committed offset is beyond the end of the log; beginning at the oldest", "group", m.s.g.Name, "topic", m.topic, "partitions", beyond)
+			return
+		}
+		if !sleep(ctx, 200*time.Millisecond) {
+			return
+		}
+	}
 }
 
 // Cleanup implements sarama.ConsumerGroupHandler.
