@@ -1,0 +1,29 @@
+package delivery
+
+import (
+	"math"
+	"math/rand/v2"
+	"time"
+)
+
+// Policy says how a destination is tried. The zero value is not usable; the
+// configuration fills every field.
+type Policy struct {
+	Initial  time.Duration // before the second attempt
+	Max      time.Duration // longest wait between two attempts
+	Factor   float64       // growth per attempt
+	Jitter   float64       // share of the wait that is drawn, 0 to 1
+	GiveUp   time.Duration // since the first attempt; then dead
+	Probe    time.Duration // between two probes of a paused destination
+	Timeout  time.Duration // of one attempt
+	InFlight int           // attempts at once
+}
+
+// wait returns how long to wait after the given attempt (1-based). What the
+// destination asked for stands where it is longer than the policy's own wait.
+func (p Policy) wait(attempt int, asked time.Duration) time.Duration {
+	w := float64(p.Initial) * math.Pow(p.Factor, float64(attempt-1))
+	w = min(w, float64(p.Max))
+	w -= w * p.Jitter * rand.Float64()
+	return max(time.Duration(w), asked)
+}

@@ -1,0 +1,188 @@
+package delivery
+
+import (
+	"container/heap"
+	"sort"
+	"time"
+
+	"github.com/google/uuid"
+
+	"weiche/internal/submission"
+)
+
+// caseKey is what order is kept by (P3).
+type caseKey struct {
+	portal      string
+	caseID      uuid.UUID
+	destination string
+}
+
+func keyOf(d submission.DeliveryMeta) caseKey { return caseKey{d.Portal, d.CaseID, d.Destination} }
+
+// entry is one unfinished delivery of a partition. Its bytes lie in the waiting
+// topic (or, when dead, among the dead letters), not in memory.
+type entry struct {
+	id       uuid.UUID // delivery
+	sub      uuid.UUID
+	key      caseKey
+	order    int64
+	due      time.Time
+	offset   int64 // in the waiting topic; noOffset while it has no record there
+	sequence int
+	dead     bool
+	running  bool
+}
+
+const noOffset int64 = -1
+
+// queue holds the unfinished deliveries of one partition: by case, in the order
+// of acceptance, and the heads of the cases by destination and due time. It is
+// not safe for concurrent use; its lane locks.
+type queue struct {
+	byID  map[uuid.UUID]*entry
+	cases map[caseKey][]*entry
+	ready map[string]*heads // by destination
+	// offsets of unfinished waiting records, lowest first
+	open   offsets
+	closed map[int64]struct{}
+	next   int64 // offset behind the newest waiting record
+}
+
+func newQueue() *queue {
+	return &queue{byID: map[uuid.UUID]*entry{}, cases: map[caseKey][]*entry{}, ready: map[string]*heads{}, closed: map[int64]struct{}{}}
+}
+
+// blocked says whether an earlier unfinished delivery of the case holds others
+// back.
+func (q *queue) blocked(k caseKey) bool { return len(q.cases[k]) > 0 }
+
+// put adds an entry or brings a changed one back into its place.
+func (q *queue) put(e *entry) {
+	if q.byID[e.id] == nil {
+		q.byID[e.id] = e
+		c := q.cases[e.key]
+		i := sort.Search(len(c), func(i int) bool { return c[i].order > e.order })
+		c = append(c, nil)
+		copy(c[i+1:], c[i:])
+		c[i] = e
+		q.cases[e.key] = c
+	}
+	q.offer(e.key)
+}
+
+// remove ends an entry; the next one of its case comes up.
+func (q *queue) remove(e *entry) {
+	delete(q.byID, e.id)
+	c := q.cases[e.key]
+	for i := range c {
+		if c[i] == e {
+			c = append(c[:i], c[i+1:]...)
+			break
+		}
+	}
+	if len(c) == 0 {
+		delete(q.cases, e.key)
+	} else {
+		q.cases[e.key] = c
+	}
+	q.offer(e.key)
+}
+
+// offer puts the head of a case where the scheduler finds it, or takes it away.
+func (q *queue) offer(k caseKey) {
+	h := q.ready[k.destination]
+	if h == nil {
+		h = &heads{at: map[caseKey]int{}}
+		q.ready[k.destination] = h
+	}
+	c := q.cases[k]
+	if len(c) == 0 || c[0].dead || c[0].running {
+		h.drop(k)
+	} else {
+		h.set(k, c[0])
+	}
+	if len(h.list) == 0 {
+		delete(q.ready, k.destination)
+	}
+}
+
+// opened notes a record appended to the waiting topic.
+func (q *queue) opened(offset int64) {
+	heap.Push(&q.open, offset)
+	q.next = max(q.next, offset+1)
+}
+
+// done notes that a waiting record is finished.
+func (q *queue) done(offset int64) {
+	if offset != noOffset {
+		q.closed[offset] = struct{}{}
+	}
+}
+
+// low returns the lowest unfinished offset of the waiting topic.
+func (q *queue) low() int64 {
+	for len(q.open) > 0 {
+		if _, ok := q.closed[q.open[0]]; !ok {
+			return q.open[0]
+		}
+		delete(q.closed, heap.Pop(&q.open).(int64))
+	}
+	return q.next
+}
+
+type offsets []int64
+
+func (o offsets) Len() int           { return len(o) }
+func (o offsets) Less(i, j int) bool { return o[i] < o[j] }
+func (o offsets) Swap(i, j int)      { o[i], o[j] = o[j], o[i] }
+func (o *offsets) Push(x any)        { *o = append(*o, x.(int64)) }
+func (o *offsets) Pop() any {
+	old := *o
+	x := old[len(old)-1]
+	*o = old[:len(old)-1]
+	return x
+}
+
+// heads is a heap of case heads of one destination by due time, then order.
+type heads struct {
+	list []*entry
+	at   map[caseKey]int
+}
+
+func (h *heads) Len() int { return len(h.list) }
+func (h *heads) Less(i, j int) bool {
+	if !h.list[i].due.Equal(h.list[j].due) {
+		return h.list[i].due.Before(h.list[j].due)
+	}
+	return h.list[i].order < h.list[j].order
+}
+func (h *heads) Swap(i, j int) {
+	h.list[i], h.list[j] = h.list[j], h.list[i]
+	h.at[h.list[i].key], h.at[h.list[j].key] = i, j
+}
+func (h *heads) Push(x any) {
+	e := x.(*entry)
+	h.at[e.key] = len(h.list)
+	h.list = append(h.list, e)
+}
+func (h *heads) Pop() any {
+	e := h.list[len(h.list)-1]
+	h.list = h.list[:len(h.list)-1]
+	delete(h.at, e.key)
+	return e
+}
+
+func (h *heads) set(k caseKey, e *entry) {
+	if i, ok := h.at[k]; ok {
+		h.list[i] = e
+		heap.Fix(h, i)
+		return
+	}
+	heap.Push(h, e)
+}
+
+func (h *heads) drop(k caseKey) {
+	if i, ok := h.at[k]; ok {
+		heap.Remove(h, i)
+	}
+}

@@ -1,0 +1,262 @@
+package dispatch
+
+import (
+	"context"
+	"maps"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"weiche/internal/bus"
+	"weiche/internal/fault"
+	"weiche/internal/routing"
+	"weiche/internal/submission"
+)
+
+// work is one record on its way through the stage.
+type work struct {
+	*Stage
+	rec   *bus.Record
+	epoch int64
+	cat   Catalogue
+	meta  submission.Meta
+	acct  *submission.Account
+}
+
+// run carries the record through. Nothing is acknowledged unless everything
+// that it leads to is appended.
+func (w *work) run(ctx context.Context) (err error) {
+	if w.meta, err = submission.ParseMeta(w.rec.Headers); err != nil {
+		return w.undecodable(ctx, err)
+	}
+	if w.acct, err = w.ledger.Account(ctx, w.meta.ID); err != nil {
+		return err
+	}
+	if w.rec.Headers[submission.HeaderType] == submission.TypeControl {
+		return w.control(ctx)
+	}
+	decision, known := w.recorded()
+	if !known && w.acct.Dispatched >= w.meta.Revision {
+		w.metrics.repeats.Inc()
+		return nil
+	}
+	if known {
+		return w.deliver(ctx, decision, w.acct.DecisionID, nil)
+	}
+	return w.decide(ctx)
+}
+
+// recorded returns the decision of this very record when a crash may have come
+// between recording it and appending its deliveries. Appending them again is
+// harmless: delivery drops what it knows.
+func (w *work) recorded() (*submission.Decision, bool) {
+	a := w.acct
+	if a.Dispatched != w.meta.Revision || a.Decision == nil || a.Own != submission.InFlight {
+		return nil, false
+	}
+	if w.meta.Revision == 1 && a.Append != w.meta.Append {
+		return nil, false // another append of the same submission: the first counts
+	}
+	for _, d := range a.Deliveries {
+		if d.State != submission.InFlight || d.Attempts > 0 {
+			return nil, false
+		}
+	}
+	return a.Decision, true
+}
+
+func (w *work) decide(ctx context.Context) error {
+	m := w.meta
+	rules, ok := w.cat.Rules(m.Land)
+	if !ok {
+		return w.hold(ctx, fault.ReasonConfigBroken, "the configuration of Land "+string(m.Land)+" is missing or refused at the moment; mend it and redrive")
+	}
+	facts := routing.Facts{Service: m.Service, Region: m.Region, Land: m.Land, Test: m.Test, At: m.AcceptedAt}
+	if i := m.Instruction; i != nil {
+		facts.At, facts.AssignedAuthority = i.At, i.Authority
+	}
+	out := rules.Table.Decide(facts)
+	if out.Reason != "" {
+		return w.hold(ctx, out.Reason, held(out))
+	}
+	d := &submission.Decision{Authority: out.Authority, Rule: out.Rule, ConfigHash: rules.Hash, At: facts.At}
+	if m.Revision > 1 {
+		d.Predecessor = m.Revision - 1
+	}
+	for _, t := range out.Destinations {
+		name := submission.DestinationName(m.Land, t.Destination)
+		d.Deliveries = append(d.Deliveries, submission.PlannedDelivery{
+			ID: submission.NewDeliveryID(m.ID, name, m.Revision), Destination: name, Adapter: t.Adapter, Format: t.Format})
+	}
+	ev := w.event(submission.EventDecided, strconv.Itoa(m.Revision))
+	ev.Decision = d
+	return w.deliver(ctx, d, ev.ID, &ev)
+}
+
+// deliver maps, validates, records the decision (where it is new) and appends
+// the deliveries.
+func (w *work) deliver(ctx context.Context, d *submission.Decision, decisionID uuid.UUID, decided *submission.Event) error {
+	m := w.meta
+	records := make([]*bus.Record, 0, len(d.Deliveries))
+	for _, p := range d.Deliveries {
+		value, err := w.message(ctx, d, p)
+		if f := fault.Of(err); f != nil {
+			if f.Class == fault.Permanent {
+				return w.bury(ctx, f)
+			}
+			return f
+		}
+		dm := submission.DeliveryMeta{Meta: m, DeliveryID: p.ID, Destination: p.Destination, Adapter: p.Adapter, Format: p.Format,
+			AuthorityID: d.Authority.ID, Decision: decisionID, Order: w.rec.Offset}
+		dm.Instruction = nil
+		records = append(records, &bus.Record{Topic: TopicDeliveries, Partition: w.rec.Partition, Key: []byte(m.CaseID.String()),
+			Value: value, Headers: dm.Headers(submission.TypeDelivery), Time: w.now()})
+	}
+	if decided != nil {
+		if err := w.ledger.Append(ctx, w.rec.Partition, append(w.preface(), *decided)...); err != nil {
+			return err
+		}
+		w.metrics.decided.WithLabelValues(string(m.Land), string(m.Service)).Inc()
+	}
+	return w.log.Append(ctx, records...)
+}
+
+func (w *work) message(ctx context.Context, d *submission.Decision, p submission.PlannedDelivery) ([]byte, error) {
+	env, err := w.payload.Open(ctx, w.meta, w.rec.Value)
+	if err != nil {
+		return nil, err
+	}
+	portal, ok := w.cat.Portal(w.meta.Portal)
+	if !ok {
+		portal = submission.Authority{Name: w.meta.Portal}
+	}
+	began := time.Now()
+	xml, err := w.cat.Message(Job{Meta: w.meta, Envelope: env, Authority: d.Authority, Portal: portal, Format: p.Format,
+		MessageID: p.ID, CreatedAt: w.now()})
+	if err != nil {
+		return nil, err
+	}
+	w.metrics.mapping.Observe(time.Since(began).Seconds())
+	return w.payload.WithXML(ctx, w.meta, w.rec.Value, xml)
+}
+
+// held says to an operator what is missing, and what to do.
+func held(o routing.Outcome) string {
+	switch o.Reason {
+	case fault.ReasonSeveralAuthorities:
+		ids := make([]string, len(o.Candidates))
+		for i, c := range o.Candidates {
+			ids[i] = c.ID
+		}
+		return "several authorities are responsible: " + strings.Join(ids, ", ") + "; assign one, or mend the rules and redrive"
+	case fault.ReasonNoDestination:
+		return "authority " + o.Authority.ID + " has no destination for this service; name one and redrive"
+	case fault.ReasonNoTestDestination:
+		return "authority " + o.Authority.ID + " has no test destination; test submissions go nowhere else"
+	case fault.ReasonNoFormat:
+		return "the destinations of authority " + o.Authority.ID + " take no format this service can be mapped to at the moment (standard or mapping missing)"
+	}
+	return "no rule names an authority for region " + string(o.Facts.Region) + "; assign one, or add a rule and redrive"
+}
+
+// hold keeps a submission that no authority, or more than one, is responsible
+// for. It is never dropped and never refused after acceptance.
+func (w *work) hold(ctx context.Context, why fault.Reason, detail string) error {
+	ev := w.event(submission.EventUnassigned, strconv.Itoa(w.meta.Revision))
+	ev.Reason, ev.Detail = string(why), detail
+	if err := w.keep(ctx, TopicUnassigned, &ev); err != nil {
+		return err
+	}
+	w.metrics.unassigned.WithLabelValues(string(w.meta.Land), string(w.meta.Service), string(why)).Inc()
+	w.logger.Warn("submission held for an operator", "submission", w.meta.ID, "land", w.meta.Land, "service", w.meta.Service, "region", w.meta.Region, "reason", why)
+	return nil
+}
+
+// bury sends a submission that cannot be mapped or validated to the dead
+// letters. Mending the mapping and redriving makes it well.
+func (w *work) bury(ctx context.Context, f *fault.Error) error {
+	ev := w.event(submission.EventDead, strconv.Itoa(w.meta.Revision))
+	ev.Reason, ev.Class, ev.Detail = string(f.Reason), f.Class.String(), f.Detail
+	if err := w.keep(ctx, TopicDead, &ev); err != nil {
+		return err
+	}
+	w.metrics.dead.WithLabelValues(string(w.meta.Land), string(w.meta.Service), string(f.Reason)).Inc()
+	w.logger.Error("submission went to the dead letters", "submission", w.meta.ID, "land", w.meta.Land, "service", w.meta.Service, "reason", f.Reason, "detail", f.Detail)
+	return nil
+}
+
+// keep copies the record to the topic that holds it, then tells.
+func (w *work) keep(ctx context.Context, topic string, ev *submission.Event) error {
+	m := w.meta
+	m.Instruction = nil
+	headers := m.Headers(submission.TypeSubmission)
+	headers["ce_reason"] = ev.Reason
+	held := &bus.Record{Topic: topic, Partition: w.rec.Partition, Key: []byte(m.CaseID.String()), Value: w.rec.Value, Headers: headers, Time: w.now()}
+	if err := w.log.Append(ctx, held); err != nil {
+		return err
+	}
+	ev.Held = &submission.Held{Topic: topic, Partition: held.Partition, Offset: held.Offset}
+	return w.ledger.Append(ctx, w.rec.Partition, append(w.preface(), *ev)...)
+}
+
+// preface is what stands before the decision: the acceptance, copied from the
+// submission record, or the operator's deed.
+func (w *work) preface() []submission.Event {
+	m := w.meta
+	if i := m.Instruction; i != nil {
+		t := submission.EventRedriven
+		if i.Kind == submission.InstructAssign {
+			t = submission.EventAssigned
+		}
+		ev := w.event(t, strconv.Itoa(m.Revision))
+		ev.At, ev.Operator, ev.Note = i.At, i.Operator, i.Authority
+		return []submission.Event{ev}
+	}
+	ev := w.event(submission.EventAccepted)
+	ev.At = m.AcceptedAt
+	ev.Accepted = &submission.Acceptance{Region: m.Region, AcceptedAt: m.AcceptedAt, SHA512: m.SHA512, Append: m.Append,
+		Test: m.Test, SenderHash: m.SenderHash, Offset: w.rec.Offset}
+	return []submission.Event{ev}
+}
+
+// control carries out an operator's order about a submission that dispatch
+// holds.
+func (w *work) control(ctx context.Context) error {
+	i := w.meta.Instruction
+	if i == nil || i.Kind != submission.InstructClose || (w.acct.Own != submission.Unassigned && w.acct.Own != submission.Dead) {
+		return nil
+	}
+	ev := w.event(submission.EventClosed, strconv.Itoa(w.meta.Revision))
+	ev.Reason, ev.Operator, ev.Note = string(fault.ReasonOperator), i.Operator, i.Reason
+	return w.ledger.Append(ctx, w.rec.Partition, ev)
+}
+
+func (w *work) event(t submission.EventType, parts ...string) submission.Event {
+	m := w.meta
+	return submission.Event{
+		ID: submission.NewEventID(t, m.ID, parts...), Type: t, At: w.now().UTC(), Stage: submission.StageDispatch, Epoch: w.epoch,
+		Submission: m.ID, CaseID: m.CaseID, Portal: m.Portal, Land: m.Land, Service: m.Service, Revision: m.Revision,
+	}
+}
+
+// undecodable passes a record nobody can read: to the dead letters, as it is.
+func (w *work) undecodable(ctx context.Context, cause error) error {
+	headers := maps.Clone(w.rec.Headers)
+	if headers == nil {
+		headers = map[string]string{}
+	}
+	headers["ce_reason"] = string(fault.ReasonUndecodable)
+	out := &bus.Record{Topic: TopicDead, Partition: w.rec.Partition, Key: w.rec.Key, Value: w.rec.Value, Headers: headers, Time: w.now()}
+	if err := w.log.Append(ctx, out); err != nil {
+		return err
+	}
+	w.logger.Error("a submission record that cannot be read went to the dead letters", "partition", w.rec.Partition, "offset", w.rec.Offset, "error", cause.Error())
+	return w.ledger.Append(ctx, w.rec.Partition, submission.Event{
+		ID:   submission.NewEventID(submission.EventRefused, uuid.Nil, w.rec.Topic, strconv.Itoa(int(w.rec.Partition)), strconv.FormatInt(w.rec.Offset, 10)),
+		Type: submission.EventRefused, At: w.now().UTC(), Stage: submission.StageDispatch, Epoch: w.epoch,
+		Reason: string(fault.ReasonUndecodable), Detail: cause.Error(),
+		Held: &submission.Held{Topic: TopicDead, Partition: out.Partition, Offset: out.Offset},
+	})
+}
