@@ -142,6 +142,7 @@ type sibling struct {
 	branches []branch // the choices around it
 	maybe    bool     // it may be left out
 	repeats  *node    // the innermost loop around it, itself included
+	selected bool     // a condition picks among the loop's items
 	generic  bool     // a member of w:data
 	local    string
 }
@@ -153,10 +154,14 @@ func flatten(nodes []*node, around *sibling) []sibling {
 	for _, n := range nodes {
 		s := sibling{n: n}
 		if around != nil {
-			s.branches, s.maybe, s.repeats = around.branches, around.maybe, around.repeats
+			s.branches, s.maybe, s.repeats, s.selected = around.branches, around.maybe, around.repeats, around.selected
 		}
 		if n.each != nil {
 			s.repeats = n
+			s.selected = n.each.prog != nil // filter(…) and the like
+		}
+		if n.cond != nil && s.repeats != nil {
+			s.selected = true
 		}
 		if n.cond != nil || n.each != nil {
 			s.maybe = true
@@ -234,7 +239,9 @@ func (c *prover) content(n *node, t *typeDef) {
 		if len(at[i]) == 0 {
 			continue
 		}
-		if a.repeats != nil && !a.generic && !c.reachable(model, at[i], at[i]) {
+		// A loop with a condition may well come true once: the form's schema can
+		// say so, and the validator has the last word on every message.
+		if a.repeats != nil && !a.selected && !a.generic && !c.reachable(model, at[i], at[i]) {
 			c.problem(a.n.line, "<%s> may stand once in <%s>, but w:for repeats it", a.n.tag, n.tag)
 		}
 		for j := i + 1; j < len(kids); j++ {

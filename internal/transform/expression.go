@@ -113,16 +113,42 @@ func contextShapes() map[string]shape {
 type scope struct {
 	parent *scope
 	name   string
+	key    string // under which the value stands in the environment
 	shape  shape
 }
 
-func (s *scope) find(name string) (shape, bool) {
+func (s *scope) find(name string) *scope {
 	for ; s != nil; s = s.parent {
 		if s.name == name {
-			return s.shape, true
+			return s
 		}
 	}
-	return shape{}, false
+	return nil
+}
+
+// bind makes a name visible. A name that hides an outer one gets a key of its
+// own: the outer value must still be there when the inner ends.
+func (s *scope) bind(name string, sh shape) *scope {
+	hidden := 0
+	for at := s; at != nil; at = at.parent {
+		if at.name == name {
+			hidden++
+		}
+	}
+	key := name
+	if hidden > 0 {
+		key = fmt.Sprintf("%s__%d", name, hidden)
+	}
+	return &scope{parent: s, name: name, key: key, shape: sh}
+}
+
+// reserved says that a name is one of the mapping's variables.
+func reserved(name string) bool {
+	switch name {
+	case "form", "message", "submission", "authority", "portal", "attachments":
+		return true
+	}
+	return false
 }
 
 func (s *scope) names() []string {
@@ -382,12 +408,13 @@ func (r *rewriter) rewrite(n ast.Node) (ast.Node, shape) {
 	case *ast.StringNode:
 		return x, shape{kind: kindText}
 	case *ast.IdentifierNode:
-		s, ok := r.scope.find(x.Value)
-		if !ok {
+		s := r.scope.find(x.Value)
+		if s == nil {
 			known := r.scope.names()
 			r.fail("there is no %q here%s", x.Value, hint(x.Value, known))
+			return x, shape{}
 		}
-		return x, s
+		return &ast.IdentifierNode{Value: s.key}, s.shape
 	case *ast.PointerNode:
 		switch {
 		case x.Name == "index":

@@ -135,6 +135,8 @@ func TestConstructs(t *testing.T) {
 		{"choose", `<w:choose><w:when w:if="form.ok"><t:left>l</t:left></w:when><w:otherwise><t:right>r</t:right></w:otherwise></w:choose>`, `{}`, `<t:right>r</t:right>`},
 		{"choose, first true", `<w:choose><w:when w:if="form.ok"><t:left>l</t:left></w:when><w:otherwise><t:right>r</t:right></w:otherwise></w:choose>`, `{"ok":true}`, `<t:left>l</t:left>`},
 		{"group with let", `<w:group w:let="a = form.adr; b = a.town" w:if="has(b)"><t:title w:value="b"/></w:group>`, `{"adr":{"town":"T"}}`, `<t:title>T</t:title>`},
+		{"an inner name hides an outer one and gives it back", `<w:group w:for="p in form.persons"><w:group w:for="p in form.words"><w:group w:let="q = p"/></w:group><t:person><t:name w:value="p.name"/></t:person></w:group>`,
+			`{"words":["a","b"],"persons":[{"name":"A"},{"name":"B"}]}`, `<t:person><t:name>A</t:name></t:person><t:person><t:name>B</t:name></t:person>`},
 		{"unqualified", `<plain w:value="form.title"/>`, `{"title":"t"}`, `<plain>t</plain>`},
 		{"numbers keep what is written", `<t:title w:value="form.amount"/>`, `{"amount":12.10}`, `<t:title>12.10</t:title>`},
 		{"numbers lose an exponent", `<t:title w:value="form.amount"/>`, `{"amount":1.5e3}`, `<t:title>1500</t:title>`},

@@ -156,10 +156,10 @@ func (p *program) emit(o op) int { p.ops = append(p.ops, o); return len(p.ops) -
 func (p *program) node(n *node) {
 	loop := -1
 	if n.each != nil {
-		loop = p.emit(op{code: opFor, node: n, expr: n.each, name: n.eachName, index: n.eachName + "_index"})
+		loop = p.emit(op{code: opFor, node: n, expr: n.each, name: n.eachKey, index: n.indexKey})
 	}
 	for _, l := range n.lets {
-		p.emit(op{code: opLet, node: n, expr: l.expr, name: l.name})
+		p.emit(op{code: opLet, node: n, expr: l.expr, name: l.key})
 	}
 	skip := -1
 	if n.cond != nil && n.kind != nodeWhen {
@@ -174,10 +174,10 @@ func (p *program) node(n *node) {
 		var ends []int
 		for _, w := range n.children {
 			next := -1
+			for _, l := range w.lets {
+				p.emit(op{code: opLet, node: w, expr: l.expr, name: l.key})
+			}
 			if w.kind == nodeWhen {
-				for _, l := range w.lets {
-					p.emit(op{code: opLet, node: w, expr: l.expr, name: l.name})
-				}
 				next = p.emit(op{code: opUnless, node: w, expr: w.cond})
 			}
 			for _, c := range w.children {
@@ -200,7 +200,7 @@ func (p *program) node(n *node) {
 		p.ops[skip].target = len(p.ops)
 	}
 	if loop >= 0 {
-		p.emit(op{code: opNext, node: n, target: loop + 1, name: n.eachName, index: n.eachName + "_index"})
+		p.emit(op{code: opNext, node: n, target: loop + 1, name: n.eachKey, index: n.indexKey})
 		p.ops[loop].target = len(p.ops)
 	}
 }

@@ -47,7 +47,8 @@ type node struct {
 	children []*node
 
 	each     *expression // w:for
-	eachName string
+	eachKey  string
+	indexKey string
 	lets     []letting
 	cond     *expression // w:if
 	value    *template   // w:value or text
@@ -60,7 +61,7 @@ type node struct {
 }
 
 type letting struct {
-	name string
+	key  string
 	expr *expression
 }
 
@@ -192,9 +193,9 @@ func readMapping(file string, raw []byte, form *FormSchema) (*node, config.Probl
 	}
 	var names *scope
 	for n, s := range contextShapes() {
-		names = &scope{parent: names, name: n, shape: s}
+		names = names.bind(n, s)
 	}
-	names = &scope{parent: names, name: "form", shape: formShape([]*formNode{form.root})}
+	names = names.bind("form", formShape([]*formNode{form.root}))
 	if names.shape.kind == kindUnknown {
 		names.shape.kind = kindGroup
 	}
@@ -286,13 +287,15 @@ func (r *reader) element(el *etree.Element, in *scope, parent *node) *node {
 	}
 
 	if v, key, ok := take("for"); ok {
+		if n.kind == nodeWhen || n.kind == nodeOtherwise {
+			r.problem(lineOf(key), "%s takes no w:for; put a group inside it", el.Tag)
+		}
 		name, src, found := strings.Cut(v, " in ")
 		name, src = strings.TrimSpace(name), strings.TrimSpace(src)
 		if !found || !identifier.MatchString(name) || src == "" {
 			r.problem(lineOf(key), `w:for is written "name in list", as in "p in form.personen"`)
 		} else {
 			n.each = expr(key, src, in)
-			n.eachName = name
 			item := shape{}
 			if n.each != nil {
 				if k := n.each.shape.kind; k != kindList && k != kindUnknown {
@@ -300,13 +303,13 @@ func (r *reader) element(el *etree.Element, in *scope, parent *node) *node {
 				}
 				item = n.each.shape.items()
 			}
-			for _, fresh := range []string{name, name + "_index"} {
-				if _, taken := in.find(fresh); taken {
-					r.problem(lineOf(key), "the name %q is taken", fresh)
-				}
+			if reserved(name) {
+				r.problem(lineOf(key), "the name %q is taken", name)
 			}
-			in = &scope{parent: in, name: name, shape: item}
-			in = &scope{parent: in, name: name + "_index", shape: shape{kind: kindNumber}}
+			in = in.bind(name, item)
+			n.eachKey = in.key
+			in = in.bind(name+"_index", shape{kind: kindNumber})
+			n.indexKey = in.key
 		}
 	}
 	if v, key, ok := take("let"); ok {
@@ -320,7 +323,7 @@ func (r *reader) element(el *etree.Element, in *scope, parent *node) *node {
 				r.problem(lineOf(key), `w:let is written "name = expression", several separated by ";"`)
 				continue
 			}
-			if _, taken := in.find(name); taken {
+			if reserved(name) {
 				r.problem(lineOf(key), "the name %q is taken", name)
 				continue
 			}
@@ -329,8 +332,8 @@ func (r *reader) element(el *etree.Element, in *scope, parent *node) *node {
 			if e != nil {
 				s = e.shape
 			}
-			n.lets = append(n.lets, letting{name, e})
-			in = &scope{parent: in, name: name, shape: s}
+			in = in.bind(name, s)
+			n.lets = append(n.lets, letting{in.key, e})
 		}
 	}
 	if v, key, ok := take("if"); ok {
