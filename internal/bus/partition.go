@@ -44,7 +44,9 @@ type partition struct {
 }
 
 type item struct {
-	rec      *Record
+	rec      *Record // nil once done: the window may hold many finished ones
+	offset   int64
+	size     int
 	key      string
 	next     *item // of the same key
 	last     *item // at the head: the queue's end
@@ -149,7 +151,7 @@ func (p *partition) serve(ctx context.Context, assigned <-chan error) (begun, he
 func (p *partition) take(m *sarama.ConsumerMessage) {
 	p.position.CompareAndSwap(-1, m.Offset)
 	rec := record(m.Topic, m.Partition, m.Offset, m.Key, m.Value, m.Headers, m.Timestamp)
-	p.backlog = append(p.backlog, &item{rec: rec, key: p.m.s.g.Key(rec)})
+	p.backlog = append(p.backlog, &item{rec: rec, offset: rec.Offset, size: rec.size(), key: p.m.s.g.Key(rec)})
 	p.admit()
 }
 
@@ -159,14 +161,14 @@ func (p *partition) admit() {
 	g := p.m.s.g
 	for len(p.backlog) > 0 {
 		it := p.backlog[0]
-		if p.admitted > 0 && (p.admitted >= g.MaxInFlight || p.bytes+it.rec.size() > g.MaxInFlightBytes || len(p.window) >= maxDone) {
+		if p.admitted > 0 && (p.admitted >= g.MaxInFlight || p.bytes+it.size > g.MaxInFlightBytes || len(p.window) >= maxDone) {
 			p.pause(true)
 			return
 		}
 		p.backlog[0] = nil
 		p.backlog = p.backlog[1:]
 		p.admitted++
-		p.bytes += it.rec.size()
+		p.bytes += it.size
 		p.window = append(p.window, it)
 		switch head := p.keys[it.key]; {
 		case it.key == "":
@@ -238,9 +240,9 @@ func (p *partition) conclude(ctx context.Context, v verdict) {
 }
 
 func (p *partition) finish(it *item) {
-	it.done = true
+	it.done, it.rec = true, nil
 	p.admitted--
-	p.bytes -= it.rec.size()
+	p.bytes -= it.size
 	if it.key != "" {
 		if next := it.next; next != nil {
 			next.last = it.last
@@ -252,7 +254,7 @@ func (p *partition) finish(it *item) {
 	}
 	var passed int64 = -1
 	for len(p.window) > 0 && p.window[0].done {
-		passed = p.window[0].rec.Offset
+		passed = p.window[0].offset
 		p.window[0] = nil
 		p.window = p.window[1:]
 	}
