@@ -34,8 +34,8 @@ import (
 
 // Topics that orders are appended to.
 const (
-	TopicSubmissions = "weiche.submissions"
-	TopicDeliveries  = "weiche.deliveries"
+	TopicSubmissions = bus.TopicSubmissions
+	TopicDeliveries  = bus.TopicDeliveries
 )
 
 // Log is what the console needs of the bus.
@@ -83,8 +83,11 @@ type Options struct {
 	// Authority says whether a Land's configuration names an authority; nil: the
 	// dispatch stage says it.
 	Authority func(land submission.Land, id string) bool
-	Logger    *slog.Logger
-	Now       func() time.Time
+	// Reload reads the configuration again; its error lists what was refused. Nil:
+	// the operation is refused.
+	Reload func() error
+	Logger *slog.Logger
+	Now    func() time.Time
 	// Wait bounds how long an answer waits for the effect of an order, default
 	// 10 s.
 	Wait time.Duration
@@ -138,6 +141,7 @@ var routes = []route{
 	{"POST", "destinations/{id}/resume", config.RightOperate, false, (*API).resume},
 	{"GET", "account", config.RightView, false, (*API).account},
 	{"GET", "abandoned", config.RightView, true, (*API).abandoned},
+	{"POST", "config/reload", config.RightOperate, true, (*API).reload},
 	{"GET", "status/checkpoints", config.RightView, true, (*API).checkpoints},
 	{"POST", "status/rebuild", config.RightOperate, true, (*API).rebuild},
 }

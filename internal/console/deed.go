@@ -336,3 +336,16 @@ func (a *API) rebuild(c *call) (int, any, error) {
 	a.Logger.Info("the status store was rebuilt", "operator", c.operator.Name, "milliseconds", took.Milliseconds())
 	return http.StatusOK, map[string]any{"milliseconds": took.Milliseconds()}, nil
 }
+
+// reload takes the configuration directory, the process library and the
+// standards up as they are now. What is refused is listed and changes nothing.
+func (a *API) reload(c *call) (int, any, error) {
+	a.Logger.Info("an operator's order was given", "operator", c.operator.Name, "deed", "reload")
+	if a.Reload == nil {
+		return 0, nil, conflict("not-reloadable", "This router cannot read its configuration again.")
+	}
+	if err := a.Reload(); err != nil {
+		return 0, nil, &Problem{http.StatusUnprocessableEntity, "config-broken", "Something in the configuration is refused", err.Error()}
+	}
+	return http.StatusNoContent, nil, nil
+}

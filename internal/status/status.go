@@ -30,9 +30,9 @@ import (
 
 // Topics that are projected.
 const (
-	TopicEvents      = "weiche.events"
-	TopicSubmissions = "weiche.submissions"
-	TopicClaims      = "weiche.claims"
+	TopicEvents      = bus.TopicEvents
+	TopicSubmissions = bus.TopicSubmissions
+	TopicClaims      = bus.TopicClaims
 )
 
 // Log is what the projection and the ledger need of the bus.
