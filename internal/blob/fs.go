@@ -290,7 +290,7 @@ func (s *sourceReader) Read(p []byte) (int, error) {
 		return 0, s.err
 	}
 	n, err := s.r.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		s.err = err
 	}
 	return n, err
@@ -304,7 +304,7 @@ type fileReader struct{ f *os.File }
 
 func (r *fileReader) Read(p []byte) (int, error) {
 	n, err := r.f.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = storage(err, "a blob cannot be read")
 	}
 	return n, err

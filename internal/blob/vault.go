@@ -6,6 +6,7 @@ import (
 	"crypto/sha512"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"hash"
 	"io"
 	"strconv"
@@ -181,7 +182,7 @@ func (e *encrypting) Read(p []byte) (int, error) {
 			}
 		}
 		switch {
-		case err == io.EOF:
+		case err == io.EOF: // itself: an error that wraps it is a source cut off
 			e.ended = true
 			e.err = e.enc.Close()
 		case err != nil:
@@ -230,7 +231,7 @@ func (v *verifying) Read(p []byte) (int, error) {
 	}
 	n, err := v.plain.Read(p)
 	v.sum.Write(p[:n])
-	if err == io.EOF && !bytes.Equal(v.sum.Sum(nil), v.want) {
+	if errors.Is(err, io.EOF) && !bytes.Equal(v.sum.Sum(nil), v.want) {
 		err = wrongBytes()
 	}
 	v.err = err

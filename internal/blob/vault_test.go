@@ -6,6 +6,7 @@ import (
 	"crypto/sha512"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -247,6 +248,10 @@ func TestAFileWhoseSourceFailsIsNotStored(t *testing.T) {
 		if !errors.Is(err, tooLarge) {
 			t.Errorf("after %d bytes: %v; want the source's own error", before, err)
 		}
+	}
+	cut := fmt.Errorf("connection: %w", io.EOF)
+	if _, _, err := v.PutFile(t.Context(), key, blob.FileName(prefix, 1), io.MultiReader(strings.NewReader("x"), errReader{cut})); !errors.Is(err, cut) {
+		t.Errorf("a source that was cut off: %v", err)
 	}
 	if left := files(t, dir); len(left) > 0 {
 		t.Errorf("left behind: %q", left)
