@@ -1,0 +1,70 @@
+# Weiche. `make run` and `make test` do everything, their own set-up included.
+GO        ?= go
+VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS   := -X weiche/internal/telemetry.version=$(VERSION)
+LINT      := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+CONFIG    ?= config
+DATA      ?= data
+
+.DEFAULT_GOAL := help
+.PHONY: help
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: ## bin/router
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/router ./cmd/router
+
+.PHONY: run
+run: build ## The router on its embedded broker, with example Länder, on 127.0.0.1:8080 and :8081
+	@exec bin/router serve --config $(CONFIG) --data $(DATA)
+
+.PHONY: test
+test: deps build lint ## Everything that has to pass
+	$(GO) vet ./...
+	$(GO) test -timeout 25m ./...
+	$(GO) test -race -short -timeout 15m ./internal/...
+
+.PHONY: lint
+lint: ## Import rules and the rest of .golangci.yml
+	$(GO) run $(LINT) run ./...
+
+.PHONY: soak
+soak: deps build ## The long forms of the tests
+	WEICHE_SOAK=1 $(GO) test -count=1 -timeout 4h -v ./test/...
+
+.PHONY: bench
+bench: ## Benchmarks; figures and commands stand in docs/benchmarks.md
+	$(GO) test -run '^$$' -bench . -benchmem ./internal/...
+
+.PHONY: docs
+docs: ## Write the generated references anew
+	WEICHE_UPDATE_DOCS=1 $(GO) test -count=1 -run 'Reference' ./...
+
+.PHONY: fuzz
+fuzz: ## A minute for each fuzz target
+	@for p in $$($(GO) list ./internal/...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime 1m $$p || exit 1; \
+	  done; \
+	done
+
+# What the tests need beyond Go. On Debian as root it is installed; elsewhere
+# the line says what to install. Without it those tests are skipped by name
+# (under CI=true they fail).
+.PHONY: deps
+deps:
+	@missing=""; \
+	for c in xmllint:libxml2-utils promtool:prometheus java:openjdk-17-jre-headless mvn:maven gcc:gcc; do \
+	  command -v $${c%%:*} >/dev/null 2>&1 || missing="$$missing $${c##*:}"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+	    echo "installing$$missing"; apt-get update -qq >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	  else echo "the tests want these packages:$$missing"; fi; \
+	fi
+
+.PHONY: clean
+clean: ## Remove what was built; keeps data
+	rm -rf bin

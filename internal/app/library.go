@@ -1,0 +1,266 @@
+package app
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+
+	"weiche/internal/adapters"
+	"weiche/internal/catalog"
+	"weiche/internal/config"
+	"weiche/internal/delivery"
+	"weiche/internal/dispatch"
+	"weiche/internal/fault"
+	"weiche/internal/intake"
+	"weiche/internal/routing"
+	"weiche/internal/status"
+	"weiche/internal/submission"
+	"weiche/internal/transform"
+)
+
+// StandardsDir is where `router standards import` installs, in the data
+// directory.
+func StandardsDir(data string) string { return filepath.Join(data, "standards") }
+
+// Library is everything that a configuration directory says, read and proven:
+// what can be exchanged while the router runs. It is read-only and safe for
+// concurrent use.
+type Library struct {
+	Config    *config.Config
+	Standards *transform.Standards
+	Catalog   *catalog.Catalog
+	Tables    map[submission.Land]*routing.Table
+}
+
+// LoadLibrary reads standards, process library and routing tables of a
+// configuration. The commands use it as the server does.
+func LoadLibrary(cfg *config.Config) (*Library, config.Problems) {
+	std, problems := transform.OpenStandards(filepath.Join(cfg.Dir, "standards"), StandardsDir(cfg.Router.Data))
+	cat, ps := catalog.Load(filepath.Join(cfg.Dir, "services"), std)
+	problems = append(problems, ps...)
+	lib := &Library{Config: cfg, Standards: std, Catalog: cat, Tables: map[submission.Land]*routing.Table{}}
+	for key, land := range cfg.Lands {
+		table, ps := routing.New(land, lib.mappable(land))
+		problems = append(problems, ps...)
+		for _, o := range land.Services {
+			if _, ok := lib.process(o); !ok {
+				problems = append(problems, o.Pos.Warning("service %s is offered, but the process library has no such entry; its submissions are refused", o.Service))
+			}
+		}
+		lib.Tables[key] = table
+	}
+	return lib, problems
+}
+
+// process returns the entry of the process library behind an offer.
+func (l *Library) process(o config.Offer) (*catalog.Process, bool) {
+	if o.Process != "" {
+		return l.Catalog.Process(o.Process)
+	}
+	return l.Catalog.Service(o.Service)
+}
+
+func (l *Library) mappable(land *config.Land) func(submission.Service, submission.Format) bool {
+	return func(s submission.Service, f submission.Format) bool {
+		o, ok := land.Offer(s)
+		if !ok {
+			return false
+		}
+		p, ok := l.process(o)
+		return ok && p.Mappable(f)
+	}
+}
+
+// Rules implements dispatch.Catalogue.
+func (l *Library) Rules(land submission.Land) (dispatch.Rules, bool) {
+	t, ok := l.Tables[land]
+	if !ok {
+		return dispatch.Rules{}, false
+	}
+	return dispatch.Rules{Table: t, Hash: t.Land().Hash}, true
+}
+
+// Portal implements dispatch.Catalogue.
+func (l *Library) Portal(id string) (submission.Authority, bool) {
+	p, ok := l.Config.Portals[id]
+	if !ok {
+		return submission.Authority{}, false
+	}
+	return submission.Authority{ID: p.ID, Key: p.Key, Name: p.Name}, true
+}
+
+// Message implements dispatch.Catalogue: it maps the form and validates the
+// message, always.
+func (l *Library) Message(j dispatch.Job) ([]byte, error) {
+	land, ok := l.Config.Lands[j.Meta.Land]
+	if !ok {
+		return nil, fault.New(fault.Permanent, fault.ReasonConfigBroken, "Land %s is not configured", j.Meta.Land)
+	}
+	offer, ok := land.Offer(j.Meta.Service)
+	if !ok {
+		return nil, fault.New(fault.Permanent, fault.ReasonServiceNotOffered, "Land %s no longer offers service %s", j.Meta.Land, j.Meta.Service)
+	}
+	proc, ok := l.process(offer)
+	if !ok {
+		return nil, fault.New(fault.Permanent, fault.ReasonUnknownService, "the process library has no entry for service %s", j.Meta.Service)
+	}
+	m := proc.Mappings[j.Format]
+	if m == nil {
+		if std := proc.Missing[j.Format]; std != "" {
+			return nil, fault.New(fault.Permanent, fault.ReasonStandardMissing, "standard %s is not installed; `router standards import` it and redrive", std)
+		}
+		return nil, fault.New(fault.Permanent, fault.ReasonNoFormat, "process %s has no mapping to %s", proc.ID, j.Format)
+	}
+	dec := json.NewDecoder(bytes.NewReader(j.Envelope.Data))
+	dec.UseNumber()
+	var form any
+	if err := dec.Decode(&form); err != nil {
+		return nil, fault.New(fault.Permanent, fault.ReasonUndecodable, "the form is not JSON")
+	}
+	xml, err := m.Apply(transform.Input{
+		Form: form, Envelope: j.Envelope,
+		Message: transform.MessageInput{ID: j.MessageID, CreatedAt: j.CreatedAt},
+		Submission: transform.SubmissionInput{ID: j.Meta.ID, CaseID: j.Meta.CaseID, Service: j.Meta.Service, Region: j.Meta.Region,
+			AcceptedAt: j.Meta.AcceptedAt, Test: j.Meta.Test},
+		Portal: transform.PortalInput{Key: j.Portal.Key, Name: j.Portal.Name}, Authority: j.Authority,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := m.Standard.Validate(xml); err != nil {
+		return nil, err
+	}
+	return xml, nil
+}
+
+// Form implements intake.Forms.
+func (l *Library) Form(o config.Offer) (intake.Form, bool) {
+	p, ok := l.process(o)
+	return form{p}, ok
+}
+
+// Known implements intake.Forms.
+func (l *Library) Known(s submission.Service) bool {
+	_, ok := l.Catalog.Service(s)
+	return ok
+}
+
+// form is a process as intake sees it.
+type form struct{ *catalog.Process }
+
+// Check implements intake.Form.
+func (f form) Check(data any) []intake.Fault {
+	vs := f.ValidateForm(data)
+	out := make([]intake.Fault, len(vs))
+	for i, v := range vs {
+		out[i] = intake.Fault{Pointer: v.Pointer, Text: intake.Text{EN: v.Text}}
+	}
+	return out
+}
+
+// Missing implements intake.Form: the service's own format, the first it
+// names, is what it was built for.
+func (f form) Missing() bool {
+	return len(f.Formats) == 0 || !f.Mappable(f.Formats[0])
+}
+
+// doors are the adapters of a Library's destinations.
+type doors struct {
+	list    []delivery.Destination
+	closers []func() error
+}
+
+// openDoors makes the adapters. A Land with a destination that cannot be made
+// is refused alone: it goes to Broken, its table with it.
+func (a *App) openDoors(lib *Library) (*doors, config.Problems) {
+	d := &doors{}
+	var problems config.Problems
+	for _, key := range sortedLands(lib.Config) {
+		land := lib.Config.Lands[key]
+		var made []delivery.Destination
+		var bad config.Problems
+		for _, dest := range land.Destinations {
+			name := submission.DestinationName(key, dest.ID)
+			ad, err := adapters.New(name, dest, a.adapterDeps())
+			var ps config.Problems
+			switch {
+			case errors.As(err, &ps):
+				bad = append(bad, ps...)
+				continue
+			case err != nil:
+				bad = append(bad, dest.Pos.Problem("destination %s: %s", dest.ID, err))
+				continue
+			}
+			if c, ok := ad.(interface{ Close() error }); ok {
+				d.closers = append(d.closers, c.Close)
+			}
+			made = append(made, delivery.Destination{ID: name, Kind: dest.Adapter, Adapter: ad, Policy: policy(dest.Policy)})
+		}
+		if len(bad) > 0 {
+			problems = append(problems, bad...)
+			lib.Config.Broken[key] = append(lib.Config.Broken[key], bad...)
+			delete(lib.Config.Lands, key)
+			delete(lib.Tables, key)
+			continue
+		}
+		d.list = append(d.list, made...)
+	}
+	return d, problems
+}
+
+func policy(p config.Policy) delivery.Policy {
+	return delivery.Policy{Initial: p.Initial, Max: p.Max, Factor: p.Factor, Jitter: p.Jitter, GiveUp: p.GiveUp, Probe: p.Probe, Timeout: p.Timeout, InFlight: p.InFlight}
+}
+
+func sortedLands(cfg *config.Config) []submission.Land {
+	keys := make([]submission.Land, 0, len(cfg.Lands))
+	for k := range cfg.Lands {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// scope is what the metrics of the status store show from the start.
+func (l *Library) scope(d *doors) status.Scope {
+	s := status.Scope{Offers: map[submission.Land][]submission.Service{}}
+	for key, land := range l.Config.Lands {
+		for _, o := range land.Services {
+			s.Offers[key] = append(s.Offers[key], o.Service)
+		}
+	}
+	for _, dest := range d.list {
+		s.Destinations = append(s.Destinations, dest.ID)
+	}
+	sort.Strings(s.Destinations)
+	return s
+}
+
+// authority returns an authority by its id; the zero one where the
+// configuration no longer names it.
+func (l *Library) authority(land submission.Land, id string) submission.Authority {
+	if ld := l.Config.Lands[land]; ld != nil {
+		if au := ld.Authority(id); au != nil {
+			return au.Authority
+		}
+	}
+	return submission.Authority{ID: id}
+}
+
+// landOf splits a destination's name.
+func landOf(destination string) submission.Land {
+	land, _, _ := strings.Cut(destination, "-")
+	return submission.Land(land)
+}
+
+func (d *doors) close() error {
+	var errs []error
+	for _, c := range d.closers {
+		errs = append(errs, c())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,123 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+
+	"weiche/internal/blob"
+	"weiche/internal/bus"
+	"weiche/internal/fault"
+	"weiche/internal/intake"
+	"weiche/internal/seal"
+	"weiche/internal/submission"
+)
+
+// Section names of a record's box.
+const (
+	sectionSubmission = intake.SectionSubmission
+	sectionXML        = "xml"
+)
+
+// topicKeys holds the day keys; it is compacted and has one partition.
+const topicKeys = "weiche.keys"
+
+// keyLog keeps day keys in Kafka.
+type keyLog struct{ bus *bus.Bus }
+
+// Append implements seal.KeyLog.
+func (l keyLog) Append(ctx context.Context, key string, value []byte) error {
+	return l.bus.Append(ctx, &bus.Record{Topic: topicKeys, Key: []byte(key), Value: value})
+}
+
+// Load implements seal.KeyLog.
+func (l keyLog) Load(ctx context.Context, fn func(key string, value []byte) error) error {
+	oldest, newest, err := l.bus.Offsets(ctx, topicKeys)
+	if err != nil || len(newest) == 0 {
+		return err
+	}
+	return l.bus.ReadTo(ctx, topicKeys, 0, oldest[0], newest[0], func(r *bus.Record) error { return fn(string(r.Key), r.Value) })
+}
+
+// payload opens and seals what records carry.
+type payload struct {
+	keeper *seal.Keeper
+	vault  *blob.Vault
+}
+
+func (p payload) box(ctx context.Context, m submission.Meta, value []byte) (*seal.Box, *seal.DataKey, error) {
+	box, err := seal.ParseBox(value, m.ID.String())
+	if err != nil {
+		return nil, nil, err
+	}
+	key, err := p.keeper.OpenDataKey(ctx, box.Key)
+	return box, key, err
+}
+
+// Open implements dispatch.Payload.
+func (p payload) Open(ctx context.Context, m submission.Meta, value []byte) (*submission.Envelope, error) {
+	box, key, err := p.box(ctx, m, value)
+	if err != nil {
+		return nil, err
+	}
+	return p.envelope(ctx, box, key)
+}
+
+func (p payload) envelope(ctx context.Context, box *seal.Box, key *seal.DataKey) (*submission.Envelope, error) {
+	plain, err := p.vault.Section(ctx, key, box, sectionSubmission)
+	if err != nil {
+		return nil, err
+	}
+	e := &submission.Envelope{}
+	if err := json.Unmarshal(plain, e); err != nil {
+		return nil, fault.New(fault.Permanent, fault.ReasonUndecodable, "the sealed submission is not what intake writes")
+	}
+	return e, nil
+}
+
+// WithXML implements dispatch.Payload.
+func (p payload) WithXML(ctx context.Context, m submission.Meta, value, xml []byte) ([]byte, error) {
+	box, key, err := p.box(ctx, m, value)
+	if err != nil {
+		return nil, err
+	}
+	prefix := blob.Prefix(m.Land, m.AcceptedAt, m.ID.String(), m.Append.String())
+	if err := p.vault.PutSection(ctx, key, box, prefix, sectionXML, xml); err != nil {
+		return nil, err
+	}
+	return box.MarshalBinary()
+}
+
+// deliveryPayload opens what an adapter hands over.
+type deliveryPayload struct {
+	payload
+	authority func(submission.Land, string) submission.Authority
+}
+
+// Open implements delivery.Payload.
+func (p deliveryPayload) Open(ctx context.Context, m submission.DeliveryMeta, value []byte) (*submission.Delivery, error) {
+	box, key, err := p.box(ctx, m.Meta, value)
+	if err != nil {
+		return nil, err
+	}
+	xml, err := p.vault.Section(ctx, key, box, sectionXML)
+	if err != nil {
+		return nil, err
+	}
+	e, err := p.envelope(ctx, box, key)
+	if err != nil {
+		return nil, err
+	}
+	d := &submission.Delivery{
+		ID: m.DeliveryID.String(), SubmissionID: m.ID.String(), CaseID: m.CaseID.String(), Portal: m.Portal, Land: m.Land,
+		Service: m.Service, Destination: m.Destination, Format: m.Format, Test: m.Test, Traceparent: m.Traceparent, XML: xml,
+		Authority: p.authority(m.Land, m.AuthorityID),
+	}
+	for _, at := range e.Attachments {
+		d.Attachments = append(d.Attachments, submission.File{
+			ID: at.AttachmentID, Filename: at.Filename, MIMEType: at.MIMEType, Purpose: at.Purpose, SHA512: at.Hash.Content, Size: at.Size,
+			Open: func() (io.ReadCloser, error) { return p.vault.OpenFile(ctx, key, at.Blob, at.Hash.Content) },
+		})
+	}
+	return d, nil
+}

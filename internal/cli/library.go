@@ -1,0 +1,330 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"weiche/internal/adapters"
+	"weiche/internal/app"
+	"weiche/internal/config"
+	"weiche/internal/routing"
+	"weiche/internal/submission"
+	"weiche/internal/transform"
+)
+
+func (e *env) configCmd() *cobra.Command {
+	cmd := &cobra.Command{Use: "config", Short: "The configuration directory"}
+	cmd.AddCommand(&cobra.Command{
+		Use:   "check",
+		Short: "Report every fault of the configuration with file and line",
+		Long: `Report every fault of the configuration with file and line: router.yaml,
+Länder, destinations' settings, process library, mappings, standards. Warnings
+alone are no failure. Exit code 1 when something is refused.`,
+		Args: noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			cfg, lib, problems := e.everything()
+			for _, p := range problems {
+				fmt.Fprintln(e.out, p)
+			}
+			if cfg == nil {
+				return exit{1}
+			}
+			if e.printed(map[string]any{"problems": problems, "failed": problems.Failed()}) {
+			} else {
+				fmt.Fprintf(e.out, "%s: %s, %s, %s\n", e.config, plural(len(cfg.Lands), "Land"), plural(len(cfg.Portals), "portal"),
+					strings.Replace(plural(len(lib.Catalog.Processes()), "process"), "processs", "processes", 1))
+			}
+			if problems.Failed() {
+				return exit{1}
+			}
+			return nil
+		},
+	})
+	return cmd
+}
+
+// everything reads all that the server would, without starting anything.
+func (e *env) everything() (*config.Config, *app.Library, config.Problems) {
+	cfg, problems := config.Load(e.config, e.environ())
+	if cfg == nil {
+		return nil, nil, problems
+	}
+	for _, land := range cfg.Lands {
+		for _, d := range land.Destinations {
+			problems = append(problems, adapters.Check(d)...)
+		}
+	}
+	lib, ps := app.LoadLibrary(cfg)
+	return cfg, lib, append(problems, ps...)
+}
+
+// library is everything without a word about warnings; faults are printed and
+// end the command only where nothing is left to work with.
+func (e *env) library() (*app.Library, error) {
+	cfg, lib, problems := e.everything()
+	for _, p := range problems {
+		if p.Severity == config.Error {
+			fmt.Fprintln(e.err, p)
+		}
+	}
+	if cfg == nil {
+		return nil, exit{1}
+	}
+	return lib, nil
+}
+
+func (e *env) routes() *cobra.Command {
+	cmd := &cobra.Command{Use: "routes", Short: "Responsibility: explain a decision, run the tables of routes"}
+	var service, region, at string
+	var test bool
+	explain := &cobra.Command{
+		Use:     "explain --service KEY --region ARS [--at DATE]",
+		Short:   "Print the decision and, rule by rule, why",
+		Example: "  router routes explain --service 99050012104000 --region DE081150003003",
+		Args:    noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			s, err := submission.ParseService(service)
+			if err != nil {
+				return usageError{fmt.Errorf("--service: %w", err)}
+			}
+			r, err := submission.ParseRegion(region)
+			if err != nil {
+				return usageError{fmt.Errorf("--region: %w", err)}
+			}
+			when, err := parseTime(at)
+			if err != nil {
+				return usageError{err}
+			}
+			lib, err := e.library()
+			if err != nil {
+				return err
+			}
+			t, ok := lib.Tables[r.Land()]
+			if !ok {
+				return fmt.Errorf("Land %s is not served by this configuration, or it is refused; see `router config check`", r.Land())
+			}
+			out := t.Explain(routing.Facts{Service: s, Region: r, Land: r.Land(), Test: test, At: when})
+			if !e.printed(out) {
+				out.Explain(e.out)
+			}
+			if !out.Decided() {
+				return exit{1}
+			}
+			return nil
+		},
+	}
+	f := explain.Flags()
+	f.StringVar(&service, "service", "", "LeiKa key, 14 digits or URN")
+	f.StringVar(&region, "region", "", "ARS of 2, 3, 5, 9 or 12 digits, with DE or without")
+	f.StringVar(&at, "at", "", "day (2027-01-01) or time (RFC 3339) the rules are asked for (default: now)")
+	f.BoolVar(&test, "test", false, "as a test submission")
+
+	check := &cobra.Command{
+		Use:   "test [FILE …]",
+		Short: "Run tables of routes (default: routes_test.yaml of every Land)",
+		Args:  cobra.ArbitraryArgs,
+		RunE: func(_ *cobra.Command, files []string) error {
+			lib, err := e.library()
+			if err != nil {
+				return err
+			}
+			cases, bad := 0, 0
+			for key, t := range lib.Tables {
+				own := files
+				if len(own) == 0 {
+					own = []string{filepath.Join(lib.Config.Dir, t.Land().Dir, config.RoutesTestFile)}
+				}
+				for _, file := range own {
+					all, problems := routing.LoadCases(file)
+					for _, p := range problems {
+						fmt.Fprintln(e.err, p)
+						bad++
+					}
+					var mine []routing.Case
+					for _, c := range all {
+						if c.Region.Land() == key {
+							mine = append(mine, c)
+						}
+					}
+					cases += len(mine)
+					for _, m := range t.Check(mine, time.Now()) {
+						fmt.Fprintln(e.out, m)
+						bad++
+					}
+				}
+			}
+			fmt.Fprintf(e.out, "%s, %d wrong\n", plural(cases, "case"), bad)
+			if bad > 0 {
+				return exit{1}
+			}
+			return nil
+		},
+	}
+	cmd.AddCommand(explain, check)
+	return cmd
+}
+
+func parseTime(s string) (time.Time, error) {
+	if s == "" {
+		return time.Now(), nil
+	}
+	if t, err := time.Parse(time.RFC3339, s); err == nil {
+		return t, nil
+	}
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		return time.Time{}, err
+	}
+	t, err := time.ParseInLocation("2006-01-02", s, berlin)
+	if err != nil {
+		return t, fmt.Errorf("--at: %q is neither a day (2027-01-01) nor a time (RFC 3339)", s)
+	}
+	return t.Add(12 * time.Hour), nil
+}
+
+func (e *env) mapping() *cobra.Command {
+	cmd := &cobra.Command{Use: "mapping", Short: "Mappings from forms to messages"}
+	var update bool
+	test := &cobra.Command{
+		Use:   "test [SERVICE]",
+		Short: "Map the examples, validate them and compare them with what is expected",
+		Long: `Map the examples of one service (its folder's name or its LeiKa key), or of all,
+validate every message against its standard's schema and compare it with the
+expected one. Standards that are not installed are skipped by name.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, a []string) error {
+			lib, err := e.library()
+			if err != nil {
+				return err
+			}
+			bad, ran, skipped, matched := 0, 0, 0, false
+			for _, p := range lib.Catalog.Processes() {
+				if len(a) == 1 && a[0] != p.ID && strings.TrimPrefix(a[0], "urn:de:fim:leika:leistung:") != string(p.Service) {
+					continue
+				}
+				matched = true
+				for _, r := range p.Run(update) {
+					what := fmt.Sprintf("%s %s as %s", r.Process, r.Example, r.Format)
+					switch {
+					case r.Skipped != "":
+						skipped++
+						fmt.Fprintf(e.out, "skip  %s: standard %s is not installed\n", what, r.Skipped)
+					case r.OK():
+						ran++
+						fmt.Fprintf(e.out, "ok    %s\n", what)
+					default:
+						bad++
+						fmt.Fprintf(e.out, "FAIL  %s\n", what)
+						for _, f := range r.Faults {
+							fmt.Fprintf(e.out, "      %s\n", f)
+						}
+					}
+				}
+			}
+			if !matched {
+				return fmt.Errorf("the process library has no service %q", strings.Join(a, ""))
+			}
+			fmt.Fprintf(e.out, "%d ok, %d wrong, %d skipped\n", ran, bad, skipped)
+			if bad > 0 {
+				return exit{1}
+			}
+			return nil
+		},
+	}
+	test.Flags().BoolVar(&update, "update", false, "write the expected messages anew where they differ")
+	cmd.AddCommand(test)
+	return cmd
+}
+
+func (e *env) standards() *cobra.Command {
+	cmd := &cobra.Command{Use: "standards", Short: "Official standards: import, list, remove"}
+	var with []string
+	imp := &cobra.Command{
+		Use:   "import DIR|ZIP",
+		Short: "Install a standard's package (schemas, code lists) into the data directory",
+		Long: `Install an XRepository package, a folder or a ZIP, into the data directory. It is
+checked whole and refused whole; nothing is fetched from a network. A package
+may hold several standards. A running router takes it up at once.`,
+		Args: args(1, "a folder or a ZIP file"),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			dir, err := e.dataDir()
+			if err != nil {
+				return err
+			}
+			done, err := transform.Import(cmd.Context(), a[0], app.StandardsDir(dir), with)
+			if err != nil {
+				return fmt.Errorf("%s is refused: %w", a[0], err)
+			}
+			if !e.printed(done) {
+				for _, s := range done {
+					fmt.Fprintf(e.out, "installed %s/%s: %s, %s; licence: %s\n", s.Name, s.Version, plural(s.Messages, "message"), plural(s.CodeLists, "code list"), s.Licence)
+				}
+			}
+			return e.tellRunning(cmd)
+		},
+	}
+	imp.Flags().StringArrayVar(&with, "with", nil, "a further folder in which references are looked up (code lists, shared schemas)")
+	list := &cobra.Command{
+		Use: "list", Short: "What is installed", Args: noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			dir, err := e.dataDir()
+			if err != nil {
+				return err
+			}
+			std, problems := transform.OpenStandards(filepath.Join(e.config, "standards"), app.StandardsDir(dir))
+			for _, p := range problems {
+				fmt.Fprintln(e.err, p)
+			}
+			if e.printed(std.List()) {
+				return nil
+			}
+			e.table("STANDARD\tMESSAGES\tCODE LISTS\tLICENCE\tTITLE", func(w io.Writer) {
+				for _, s := range std.List() {
+					fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%s\n", s.Key(), len(s.MessageNames()), len(s.CodeLists), s.Licence, s.Title)
+				}
+			})
+			return nil
+		},
+	}
+	remove := &cobra.Command{
+		Use: "remove NAME/VERSION", Short: "Remove an imported standard", Args: args(1, "name/version, as `standards list` shows it"),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			name, version, ok := strings.Cut(a[0], "/")
+			if !ok {
+				return usageError{errors.New("expected: name/version, as `standards list` shows it")}
+			}
+			dir, err := e.dataDir()
+			if err != nil {
+				return err
+			}
+			if err := transform.RemoveStandard(app.StandardsDir(dir), name, version); err != nil {
+				return err
+			}
+			fmt.Fprintf(e.out, "removed %s\n", a[0])
+			return e.tellRunning(cmd)
+		},
+	}
+	cmd.AddCommand(imp, list, remove)
+	return cmd
+}
+
+// tellRunning asks the router that runs on the data directory, where one does,
+// to read its configuration again.
+func (e *env) tellRunning(cmd *cobra.Command) error {
+	ops, err := e.operations()
+	if err != nil {
+		return nil // none runs; the next start reads it
+	}
+	if err := ops.call(cmd.Context(), "POST", "config/reload", nil, nil); err != nil {
+		fmt.Fprintf(e.err, "router: the running router was not told: %s; send it SIGHUP\n", err)
+		return nil
+	}
+	fmt.Fprintln(e.out, "the running router has taken it up")
+	return nil
+}

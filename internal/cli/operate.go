@@ -1,0 +1,486 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"weiche/internal/app"
+	"weiche/internal/console"
+	"weiche/internal/status"
+	"weiche/internal/submission"
+)
+
+// operations calls the operators' API of the router that runs on the data
+// directory.
+type operations struct {
+	base, token string
+	http        *http.Client
+}
+
+func (e *env) operations() (*operations, error) {
+	dir, err := e.dataDir()
+	if err != nil {
+		return nil, err
+	}
+	addresses, err := app.ReadAddresses(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("no router runs on the data directory %s (there is no %s); name another with --data", dir, filepath.Join(dir, "addresses.json"))
+	}
+	if err != nil {
+		return nil, err
+	}
+	token := strings.TrimSpace(os.Getenv("WEICHE_OPERATOR_TOKEN"))
+	if token == "" {
+		b, err := os.ReadFile(filepath.Join(dir, "operator.token"))
+		if err != nil {
+			return nil, fmt.Errorf("the operator's token cannot be read: %w; set WEICHE_OPERATOR_TOKEN to a token of your own", err)
+		}
+		token = strings.TrimSpace(string(b))
+	}
+	return &operations{base: "http://" + addresses.Ops + "/api/v1/", token: token, http: &http.Client{Timeout: 2 * time.Minute}}, nil
+}
+
+// call sends in (nil: nothing) and reads the answer into out.
+func (o *operations) call(ctx context.Context, method, path string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, o.base+path, body)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+o.token)
+	res, err := o.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("the router does not answer: %w", err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(res.Body, 64<<20))
+	if err != nil {
+		return fmt.Errorf("the router's answer broke off: %w", err)
+	}
+	if res.StatusCode >= 300 {
+		var p console.Problem
+		if json.Unmarshal(b, &p) == nil && p.Title != "" {
+			return fmt.Errorf("%s: %s", p.Title, p.Detail)
+		}
+		return fmt.Errorf("the router answered %s", res.Status)
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(b, out)
+}
+
+// printed prints v as JSON where --json asks for it.
+func (e *env) printed(v any) bool {
+	if !e.json {
+		return false
+	}
+	enc := json.NewEncoder(e.out)
+	enc.SetIndent("", "  ")
+	_ = enc.Encode(v)
+	return true
+}
+
+func (e *env) table(header string, rows func(w io.Writer)) {
+	w := tabwriter.NewWriter(e.out, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, header)
+	rows(w)
+	w.Flush()
+}
+
+func parseID(s string) (uuid.UUID, error) {
+	id, err := uuid.Parse(s)
+	if err != nil {
+		return id, usageError{fmt.Errorf("%q is not a submission's id (a UUID)", s)}
+	}
+	return id, nil
+}
+
+func (e *env) trace() *cobra.Command {
+	return &cobra.Command{
+		Use:   "trace ID",
+		Short: "The whole story of one submission",
+		Args:  args(1, "the submission's id"),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			id, err := parseID(a[0])
+			if err != nil {
+				return err
+			}
+			ops, err := e.operations()
+			if err != nil {
+				return err
+			}
+			var s console.Story
+			if err := ops.call(cmd.Context(), "GET", "submissions/"+id.String(), nil, &s); err != nil {
+				return err
+			}
+			if !e.printed(s) {
+				tell(e.out, s)
+			}
+			return nil
+		},
+	}
+}
+
+// tell writes a submission's story as a person reads it.
+func tell(w io.Writer, s console.Story) {
+	a := s.Account
+	fmt.Fprintf(w, "Submission  %s\n", a.ID)
+	fmt.Fprintf(w, "  state     %s%s\n", a.State, because(a.Reason, a.Detail))
+	fmt.Fprintf(w, "  case      %s\n", a.CaseID)
+	fmt.Fprintf(w, "  from      %s, accepted %s\n", a.Portal, clock(a.AcceptedAt))
+	fmt.Fprintf(w, "  for       service %s, region %s, Land %s\n", a.Service, a.Region, a.Land)
+	if a.Test {
+		fmt.Fprintln(w, "  test      yes: it goes to test destinations only")
+	}
+	fmt.Fprintf(w, "  SHA-512   %s\n", a.SHA512)
+	if d := a.Decision; d != nil {
+		fmt.Fprintf(w, "  authority %s (%s, %s)\n", d.Authority.Name, d.Authority.ID, d.Authority.Key)
+		fmt.Fprintf(w, "  rule      %s, configuration %.12s\n", d.Rule, d.ConfigHash)
+	}
+	for _, d := range a.Deliveries {
+		fmt.Fprintf(w, "  delivery  %s\n            %s as %s: %s after %s%s\n", d.ID, d.Destination, d.Format, d.State, plural(d.Attempts, "attempt"), because(d.Reason, d.Detail))
+		if d.DueAt != nil {
+			fmt.Fprintf(w, "            next attempt %s\n", clock(*d.DueAt))
+		}
+	}
+	if h := a.Held; h != nil {
+		fmt.Fprintf(w, "  held in   %s, partition %d, offset %d\n", h.Topic, h.Partition, h.Offset)
+	}
+	fmt.Fprintln(w, "Story")
+	if len(s.Events) == 0 {
+		fmt.Fprintf(w, "  %s  accepted, not yet taken up by dispatch\n", clock(a.AcceptedAt))
+	}
+	for _, e := range s.Events {
+		ev := e.Event
+		line := fmt.Sprintf("  %s  %-11s %s", clock(ev.At), ev.Type, sentence(ev))
+		switch {
+		case e.Superseded:
+			line += "  (from a superseded owner, without effect)"
+		case !e.Effective:
+			line += "  (a repeat, without effect)"
+		}
+		fmt.Fprintln(w, strings.TrimRight(line, " "))
+	}
+}
+
+func sentence(ev submission.Event) string {
+	var p []string
+	add := func(format string, a ...any) { p = append(p, fmt.Sprintf(format, a...)) }
+	switch ev.Type {
+	case submission.EventAccepted:
+		add("from %s", ev.Portal)
+	case submission.EventDecided:
+		if d := ev.Decision; d != nil {
+			add("%s", d.Authority.Name)
+			for _, t := range d.Deliveries {
+				add("to %s as %s", t.Destination, t.Format)
+			}
+		}
+		if ev.Revision > 1 {
+			add("revision %d", ev.Revision)
+		}
+	case submission.EventAssigned:
+		add("to %s", ev.Note)
+	default:
+		if ev.Attempt > 0 {
+			add("attempt %d", ev.Attempt)
+		}
+		if ev.Destination != "" {
+			add("%s", ev.Destination)
+		}
+		if ev.Type == submission.EventClosed {
+			add("%s", ev.Note)
+		} else if r := because(ev.Reason, ev.Detail); r != "" {
+			add("%s", strings.TrimPrefix(r, ": "))
+		}
+		if ev.DueAt != nil {
+			add("next %s", clock(*ev.DueAt))
+		}
+	}
+	if ev.Operator != "" {
+		add("by %s", ev.Operator)
+	}
+	return strings.Join(p, ", ")
+}
+
+func because(reason, detail string) string {
+	switch {
+	case reason == "":
+		return ""
+	case detail == "":
+		return ": " + reason
+	}
+	return ": " + reason + " (" + detail + ")"
+}
+
+func clock(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05.000") }
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func (e *env) assign() *cobra.Command {
+	return &cobra.Command{
+		Use:   "assign ID AUTHORITY",
+		Short: "Name the authority of an unassigned submission",
+		Args:  args(2, "the submission's id and the authority's id"),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			return e.deed(cmd, a[0], "assign", map[string]any{"authority": a[1]})
+		},
+	}
+}
+
+// deed gives an operator's order about one submission and says what became of
+// it.
+func (e *env) deed(cmd *cobra.Command, id, what string, in any) error {
+	sid, err := parseID(id)
+	if err != nil {
+		return err
+	}
+	ops, err := e.operations()
+	if err != nil {
+		return err
+	}
+	var s console.Story
+	if err := ops.call(cmd.Context(), "POST", "submissions/"+sid.String()+"/"+what, in, &s); err != nil {
+		return err
+	}
+	if !e.printed(s) {
+		fmt.Fprintf(e.out, "%s is now %s%s\n", s.ID, s.State, because(s.Reason, s.Detail))
+	}
+	return nil
+}
+
+func (e *env) dlq() *cobra.Command {
+	cmd := &cobra.Command{Use: "dlq", Short: "Dead letters and unassigned submissions: list, show, redrive, close"}
+	var state, land, service, destination, reason string
+	var limit int
+	list := &cobra.Command{
+		Use:   "list",
+		Short: "List what is dead (or unassigned, or was refused on an intake topic), the oldest first",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			path, ok := map[string]string{"dead": "dead-letters", "unassigned": "unassigned", "refused": "refusals"}[state]
+			if !ok {
+				return usageError{fmt.Errorf("--state is dead, unassigned or refused")}
+			}
+			q := url.Values{}
+			for k, v := range map[string]string{"land": land, "service": service, "destination": destination, "reason": reason} {
+				if v != "" {
+					q.Set(k, v)
+				}
+			}
+			q.Set("limit", fmt.Sprint(limit))
+			ops, err := e.operations()
+			if err != nil {
+				return err
+			}
+			var page console.Page[status.Letter]
+			if err := ops.call(cmd.Context(), "GET", path+"?"+q.Encode(), nil, &page); err != nil {
+				return err
+			}
+			if e.printed(page) {
+				return nil
+			}
+			if len(page.Items) == 0 {
+				fmt.Fprintln(e.out, "nothing")
+				return nil
+			}
+			e.table("SINCE\tSUBMISSION\tLAND\tSERVICE\tDESTINATION\tREASON\tATTEMPTS\tREDRIVES\tDETAIL", func(w io.Writer) {
+				for _, l := range page.Items {
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", l.At.Local().Format("2006-01-02 15:04:05"), l.Submission, l.Land, l.Service,
+						dash(l.Destination), l.Reason, l.Attempts, l.Redrives, l.Detail)
+				}
+			})
+			if page.Next != "" {
+				fmt.Fprintf(e.out, "… and more; raise --limit\n")
+			}
+			return nil
+		},
+	}
+	f := list.Flags()
+	f.StringVar(&state, "state", "dead", "dead, unassigned or refused")
+	f.StringVar(&land, "land", "", "two digits")
+	f.StringVar(&service, "service", "", "LeiKa key")
+	f.StringVar(&destination, "destination", "", "destination, as `router destinations` names it")
+	f.StringVar(&reason, "reason", "", "reason")
+	f.IntVar(&limit, "limit", 100, "at most so many")
+
+	show := e.trace()
+	show.Use, show.Short = "show ID", "The story of one, as `router trace` tells it"
+
+	var force bool
+	redrive := &cobra.Command{
+		Use: "redrive ID", Short: "Send it on its way again", Args: args(1, "the submission's id"),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			return e.deed(cmd, a[0], "redrive", map[string]any{"force": force})
+		},
+	}
+	redrive.Flags().BoolVar(&force, "force", false, "although it was redriven twice already")
+	var why string
+	closeCmd := &cobra.Command{
+		Use: "close ID --reason TEXT", Short: "End it as rejected", Args: args(1, "the submission's id"),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			if strings.TrimSpace(why) == "" {
+				return usageError{fmt.Errorf("--reason is missing; it stands in the account, so name no person in it")}
+			}
+			return e.deed(cmd, a[0], "close", map[string]any{"reason": why})
+		},
+	}
+	closeCmd.Flags().StringVar(&why, "reason", "", "why (stands in the account; name no person)")
+	cmd.AddCommand(list, show, redrive, closeCmd)
+	return cmd
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func (e *env) destinations() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "destinations", Short: "State of every destination", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ops, err := e.operations()
+			if err != nil {
+				return err
+			}
+			var page console.Page[console.DestinationView]
+			if err := ops.call(cmd.Context(), "GET", "destinations", nil, &page); err != nil {
+				return err
+			}
+			if e.printed(page.Items) {
+				return nil
+			}
+			e.table("DESTINATION\tADAPTER\tSTATE\tSINCE\tWAITING\tOLDEST\tDEAD\tDELIVERED\tLAST FAULT", func(w io.Writer) {
+				for _, d := range page.Items {
+					st, since, oldest := "open", "-", "-"
+					if d.Paused {
+						st = "paused: " + d.Reason
+						if d.PausedBy != "" {
+							st = "paused by " + d.PausedBy
+						}
+						since = clock(d.Since)
+					}
+					if !d.OldestWaiting.IsZero() {
+						oldest = time.Since(d.OldestWaiting).Round(time.Second).String()
+					}
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%d\t%d\t%s\n", d.ID, d.Adapter, st, since, d.States[submission.Waiting], oldest,
+						d.States[submission.Dead], d.States[submission.Delivered], dash(d.LastFault))
+				}
+			})
+			return nil
+		},
+	}
+	var reason, during string
+	pause := &cobra.Command{
+		Use: "pause NAME", Short: "Stop delivering to a destination; what comes for it waits", Args: args(1, "the destination's name"),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			return e.gate(cmd, a[0], "pause", map[string]any{"reason": reason, "for": during})
+		},
+	}
+	pause.Flags().StringVar(&reason, "reason", "", "why")
+	pause.Flags().StringVar(&during, "for", "", "how long, such as 30m (default: until resumed)")
+	resume := &cobra.Command{
+		Use: "resume NAME", Short: "Deliver to a paused destination again", Args: args(1, "the destination's name"),
+		RunE: func(cmd *cobra.Command, a []string) error { return e.gate(cmd, a[0], "resume", nil) },
+	}
+	cmd.AddCommand(pause, resume)
+	return cmd
+}
+
+func (e *env) gate(cmd *cobra.Command, name, what string, in any) error {
+	ops, err := e.operations()
+	if err != nil {
+		return err
+	}
+	var d console.Destination
+	if err := ops.call(cmd.Context(), "POST", "destinations/"+url.PathEscape(name)+"/"+what, in, &d); err != nil {
+		return err
+	}
+	if !e.printed(d) {
+		fmt.Fprintf(e.out, "%s is %s\n", d.ID, map[bool]string{true: "paused", false: "open"}[d.Paused])
+	}
+	return nil
+}
+
+func (e *env) status() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "status", Short: "The account of states: what was accepted, and where it is", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ops, err := e.operations()
+			if err != nil {
+				return err
+			}
+			var a console.Account
+			if err := ops.call(cmd.Context(), "GET", "account", nil, &a); err != nil {
+				return err
+			}
+			if e.printed(a) {
+				return nil
+			}
+			e.table("LAND\tSERVICE\tACCEPTED\tIN FLIGHT\tUNASSIGNED\tWAITING\tDEAD\tDELIVERED\tREJECTED", func(w io.Writer) {
+				row := func(land, service string, accepted int, s map[submission.State]int) {
+					fmt.Fprintf(w, "%s\t%s\t%d", land, service, accepted)
+					for _, st := range submission.States() {
+						fmt.Fprintf(w, "\t%d", s[st])
+					}
+					fmt.Fprintln(w)
+				}
+				for _, c := range a.Services {
+					row(string(c.Land), string(c.Service), c.Accepted, c.States)
+				}
+				row("all", "", a.Accepted, a.States)
+			})
+			if !a.AddsUp {
+				fmt.Fprintln(e.err, "router: the account does not add up; `router status rebuild` makes it anew from the log")
+				return exit{1}
+			}
+			return nil
+		},
+	}
+	cmd.AddCommand(&cobra.Command{
+		Use: "rebuild", Short: "Throw the status store away and make it anew from the log", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ops, err := e.operations()
+			if err != nil {
+				return err
+			}
+			began := time.Now()
+			if err := ops.call(cmd.Context(), "POST", "status/rebuild", nil, nil); err != nil {
+				return err
+			}
+			fmt.Fprintf(e.out, "rebuilt in %s\n", time.Since(began).Round(time.Millisecond))
+			return nil
+		},
+	})
+	return cmd
+}

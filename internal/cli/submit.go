@@ -1,0 +1,133 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"weiche/internal/app"
+	"weiche/internal/submission"
+)
+
+func (e *env) submit() *cobra.Command {
+	var portal, key, idempotencyKey, to string
+	cmd := &cobra.Command{
+		Use:   "submit FILE",
+		Short: "Post a submission to the running router, as an example portal",
+		Long: `Post a submission (the JSON a portal posts; - reads standard input) to the router
+that runs on the data directory, or to --to. The portal is the example portal of
+the submission's Land unless --portal names one; its key is read from
+<data>/example-keys.json unless --key-file names a file.`,
+		Example: "  router submit config/services/gewerbeanmeldung/examples/minimal.json",
+		Args:    args(1, "a file with the submission, or -"),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			var body []byte
+			var err error
+			if a[0] == "-" {
+				body, err = io.ReadAll(e.in)
+			} else {
+				body, err = os.ReadFile(a[0])
+			}
+			if err != nil {
+				return err
+			}
+			dir, err := e.dataDir()
+			if err != nil {
+				return err
+			}
+			if to == "" {
+				addresses, err := app.ReadAddresses(dir)
+				if errors.Is(err, fs.ErrNotExist) {
+					return fmt.Errorf("no router runs on the data directory %s; name its address with --to", dir)
+				}
+				if err != nil {
+					return err
+				}
+				to = "http://" + addresses.Public
+			}
+			token, err := e.portalKey(dir, portal, key, body)
+			if err != nil {
+				return err
+			}
+			if idempotencyKey == "" {
+				idempotencyKey = uuid.NewString()
+			}
+			req, err := http.NewRequestWithContext(cmd.Context(), "POST", strings.TrimSuffix(to, "/")+"/v1/submissions", bytes.NewReader(body))
+			if err != nil {
+				return err
+			}
+			req.Header.Set("Authorization", "Bearer "+token)
+			req.Header.Set("Content-Type", "application/json")
+			req.Header.Set("Idempotency-Key", idempotencyKey)
+			res, err := http.DefaultClient.Do(req)
+			if err != nil {
+				return fmt.Errorf("the router does not answer: %w", err)
+			}
+			defer res.Body.Close()
+			answer, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+			if err != nil {
+				return err
+			}
+			var pretty bytes.Buffer
+			if json.Indent(&pretty, answer, "", "  ") == nil {
+				answer = pretty.Bytes()
+			}
+			if res.StatusCode != http.StatusAccepted {
+				fmt.Fprintf(e.err, "%s\n%s\n", res.Status, answer)
+				return exit{1}
+			}
+			fmt.Fprintf(e.out, "%s\n", answer)
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&portal, "portal", "", "portal to post as (default: the example portal of the submission's Land)")
+	f.StringVar(&key, "key-file", "", "file with the portal's API key")
+	f.StringVar(&idempotencyKey, "idempotency-key", "", "default: a new UUID")
+	f.StringVar(&to, "to", "", "the router's public address, as http://127.0.0.1:8080")
+	return cmd
+}
+
+func (e *env) portalKey(dir, portal, file string, body []byte) (string, error) {
+	if file != "" {
+		b, err := os.ReadFile(file)
+		return strings.TrimSpace(string(b)), err
+	}
+	keys, err := app.ExampleKeys(dir)
+	if err != nil {
+		return "", fmt.Errorf("no key: %s has no example keys (%w); name a file with --key-file", filepath.Clean(dir), err)
+	}
+	if portal == "" {
+		var s submission.Envelope
+		if err := json.Unmarshal(body, &s); err != nil {
+			return "", fmt.Errorf("the submission is not JSON: %w", err)
+		}
+		region, err := submission.ParseRegion(s.Region)
+		if err != nil {
+			return "", fmt.Errorf("the portal cannot be found by the region (%w); name one with --portal", err)
+		}
+		cfg, err := e.load(false)
+		if err != nil {
+			return "", err
+		}
+		for id := range keys {
+			if p := cfg.Portals[id]; p != nil && p.Home == region.Land() {
+				portal = id
+			}
+		}
+	}
+	if keys[portal] == "" {
+		return "", fmt.Errorf("there is no example key for portal %q; name one with --portal or a file with --key-file", portal)
+	}
+	return keys[portal], nil
+}
