@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"weiche/internal/catalog"
-	"weiche/internal/config"
 	"weiche/internal/transform"
 )
 
@@ -70,5 +69,3 @@ func TestShippedProcessesDoWhatTheirExamplesSay(t *testing.T) {
 		}
 	}
 }
-
-var _ = config.Warning
