@@ -128,9 +128,6 @@ func (b *Bus) enter() bool {
 func (b *Bus) Ping(ctx context.Context) error {
 	_, err := request(ctx, b, "ping", func() (int32, error) {
 		_, id, err := b.admin.DescribeCluster()
-		if err != nil {
-			_, _ = b.meta.RefreshController()
-		}
 		return id, err
 	})
 	return err
@@ -157,15 +154,24 @@ func try[T any](ctx context.Context, fn func() (T, error)) (T, error) {
 	}
 }
 
-// request is try bounded by Config.AppendTimeout, with a classed error.
+// request is try bounded by Config.AppendTimeout, with a classed error. A
+// request that finds its connection broken, or its leader moved, is made again
+// twice: after an outage every idle connection is broken once. All requests made
+// this way may be repeated.
 func request[T any](ctx context.Context, b *Bus, what string, fn func() (T, error)) (T, error) {
 	wait, cancel := context.WithTimeout(ctx, b.cfg.AppendTimeout)
 	defer cancel()
-	v, err := try(wait, fn)
-	if err != nil && wait.Err() != nil && ctx.Err() == nil {
-		return v, fault.Wrap(err, fault.Retryable, fault.ReasonBrokerUnavailable, "%s: no answer within %s", what, b.cfg.AppendTimeout)
+	for again := 0; ; again++ {
+		v, err := try(wait, fn)
+		if err != nil && wait.Err() != nil && ctx.Err() == nil {
+			return v, fault.Wrap(err, fault.Retryable, fault.ReasonBrokerUnavailable, "%s: no answer within %s", what, b.cfg.AppendTimeout)
+		}
+		if err = classify(err, what); err == nil || again == 2 || reasonOf(err) != fault.ReasonBrokerUnavailable {
+			return v, err
+		}
+		sleep(wait, 50*time.Millisecond<<again)
+		_, _ = try(wait, b.meta.RefreshController)
 	}
-	return v, classify(err, what)
 }
 
 // sleep waits, and says whether it was allowed to finish.

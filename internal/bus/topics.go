@@ -160,9 +160,20 @@ func (b *Bus) describe(ctx context.Context, names []string) (map[string]*sarama.
 }
 
 func (b *Bus) settings(ctx context.Context, topic string) (map[string]string, error) {
+	ask := &sarama.ConfigResource{Type: sarama.TopicResource, Name: topic,
+		ConfigNames: []string{"cleanup.policy", "retention.ms", "retention.bytes", "max.message.bytes", "min.insync.replicas", "unclean.leader.election.enable"}}
 	entries, err := request(ctx, b, "describe settings of topic "+topic, func() ([]sarama.ConfigEntry, error) {
-		return b.admin.DescribeConfig(sarama.ConfigResource{Type: sarama.TopicResource, Name: topic,
-			ConfigNames: []string{"cleanup.policy", "retention.ms", "retention.bytes", "max.message.bytes", "min.insync.replicas", "unclean.leader.election.enable"}})
+		res, err := b.admin.DescribeConfigs([]*sarama.ConfigResource{ask}, sarama.DescribeConfigsOptions{})
+		if err != nil {
+			return nil, err
+		}
+		if len(res) != 1 {
+			return nil, sarama.ErrIncompleteResponse
+		}
+		if !errors.Is(res[0].ErrorCode, sarama.ErrNoError) {
+			return nil, res[0].ErrorCode
+		}
+		return res[0].Configs, nil
 	})
 	if err != nil {
 		return nil, err

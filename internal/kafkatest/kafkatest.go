@@ -43,7 +43,8 @@ type Node struct {
 	lib  string
 	heap string
 	cmd  *exec.Cmd
-	done chan error
+	done chan struct{} // closed when the process has ended; nil once Stop has seen it
+	err  error         // how it ended
 }
 
 // Option changes a cluster before its start.
@@ -157,9 +158,12 @@ func (n *Node) launch() {
 		n.t.Fatal(err)
 	}
 	_ = log.Close()
-	cmd, done := n.cmd, make(chan error, 1)
+	cmd, done := n.cmd, make(chan struct{})
 	n.done = done
-	go func() { done <- cmd.Wait() }()
+	go func() {
+		n.err = cmd.Wait()
+		close(done)
+	}()
 }
 
 func (n *Node) await() {
@@ -172,9 +176,8 @@ func (n *Node) await() {
 			return
 		}
 		select {
-		case err := <-n.done:
-			n.done <- err
-			n.t.Fatalf("Kafka ended before it served: %v\n%s", err, n.tail())
+		case <-n.done:
+			n.t.Fatalf("Kafka ended before it served: %v\n%s", n.err, n.tail())
 		case <-time.After(100 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
