@@ -212,6 +212,14 @@ func (a *App) beside(file string) string {
 	return filepath.Join(a.opts.ConfigDir, file)
 }
 
+// within resolves a path that is relative to the data directory.
+func within(data, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(data, path)
+}
+
 // topicPortals are the portals that have an intake topic, sorted.
 func topicPortals(cfg *config.Config) []string {
 	var out []string
@@ -230,21 +238,17 @@ func (a *App) openStores(ctx context.Context, cfg *config.Config) error {
 	for land, file := range r.Seal.MasterKeys {
 		masters[land] = a.beside(file)
 	}
-	keys := filepath.Join(r.Data, "keys")
+	keys := within(r.Data, r.Seal.Dir)
 	var err error
 	if a.keeper, err = seal.Open(keys, masters, keyLog{a.bus}); err != nil {
 		return err
 	}
-	fs, err := blob.OpenFS(filepath.Join(r.Data, "blobs"))
+	fs, err := blob.OpenFS(within(r.Data, r.Blobs.Dir))
 	if err != nil {
 		return err
 	}
 	a.vault = blob.NewVault(fs, blob.DefaultThreshold)
-	file := r.Status.File
-	if !filepath.IsAbs(file) {
-		file = filepath.Join(r.Data, file)
-	}
-	if a.store, err = status.Open(file); err != nil {
+	if a.store, err = status.Open(within(r.Data, r.Status.File)); err != nil {
 		return err
 	}
 	a.closers.add("status store", func(context.Context) error { return a.store.Close() })

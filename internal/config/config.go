@@ -53,6 +53,7 @@ type Router struct {
 	Intake    Limits     `yaml:"intake"`
 	Delivery  Policy     `yaml:"delivery"` // what a destination does not set itself
 	Seal      Seal       `yaml:"seal"`
+	Blobs     Blobs      `yaml:"blobs"`
 	Status    Status     `yaml:"status"`
 	Log       Log        `yaml:"log"`
 	Drain     Duration   `yaml:"drain"` // longest time a stop waits for work in hand; default 25s
@@ -141,10 +142,20 @@ type Policy struct {
 }
 
 // Seal names key files, relative to the config directory. What is not named is
-// made in the data directory at the first start.
+// made at the first start.
 type Seal struct {
+	// Dir is where the keys lie that the router makes, relative to the data
+	// directory; default "keys". Replicas share it: without a Land's master key
+	// nothing of that Land can be read, and receipts are signed with one key.
+	Dir        string                     `yaml:"dir"`
 	MasterKeys map[submission.Land]string `yaml:"master_keys"`
 	SigningKey string                     `yaml:"signing_key"` // Ed25519, of the receipts
+}
+
+// Blobs says where attachments and large sections lie, encrypted.
+type Blobs struct {
+	// Dir is relative to the data directory; default "blobs". Replicas share it.
+	Dir string `yaml:"dir"`
 }
 
 // Status says where the status store is.

@@ -31,6 +31,8 @@ func Defaults() Router {
 			Initial: 5 * time.Second, Max: 10 * time.Hour, Factor: 2, Jitter: 0.2, GiveUp: 168 * time.Hour,
 			Probe: 15 * time.Second, Timeout: 30 * time.Second, InFlight: 8,
 		},
+		Seal:   Seal{Dir: "keys"},
+		Blobs:  Blobs{Dir: "blobs"},
 		Status: Status{File: "status.db"},
 		Log:    Log{Level: "info"},
 		Drain:  25 * time.Second,
