@@ -397,7 +397,7 @@ func TestOrders(t *testing.T) {
 	// Dead, redriven, dead again; the third time needs force.
 	m = w.dead("to redrive", "08")
 	path := "submissions/" + m.ID.String()
-	if got := w.ask(all, "GET", "dead-letters?destination=bb&reason=refused&land=08", "").body["items"].([]any); len(got) != 1 {
+	if got := w.ask(all, "GET", "dead-letters?destination=bb&reason=refused&land=08", ""); got.code != 200 || len(got.body["items"].([]any)) != 1 {
 		t.Errorf("dead letters are %v", got)
 	}
 	for i := 1; i <= 2; i++ {

@@ -306,7 +306,7 @@ func (s *Store) letters(ctx context.Context, state submission.State, f Filter) (
 		if q != "" {
 			q += " UNION ALL "
 		}
-		q += "SELECT d.updated_at, d.id, s.json, d.id FROM {}deliveries d JOIN {}submissions s ON s.id = d.submission" + w.String()
+		q += "SELECT d.updated_at AS at, d.id AS key, s.json AS json, d.id AS delivery FROM {}deliveries d JOIN {}submissions s ON s.id = d.submission" + w.String()
 		args = append(args, w.args...)
 	}
 	if q == "" {

@@ -456,6 +456,11 @@ func stories(t *testing.T, open Open) {
 		letters[0].Reason != "refused" || letters[0].Held == nil || *letters[0].Held != *held {
 		t.Errorf("dead letters are %+v, %q, %v", letters, next, err)
 	}
+	for to, n := range map[string]int{"a": 1, "b": 0} { // by destination alone
+		if letters, _, err := s.DeadLetters(ctx, status.Filter{Destination: to}); err != nil || len(letters) != n {
+			t.Errorf("dead letters of %s are %+v, %v", to, letters, err)
+		}
+	}
 	letters, _, err = s.UnassignedList(ctx, status.Filter{})
 	if err != nil || len(letters) != 1 || letters[0].Submission != unassigned.ID || letters[0].Origin != submission.StageDispatch {
 		t.Errorf("unassigned are %+v, %v", letters, err)
