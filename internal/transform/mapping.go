@@ -43,6 +43,10 @@ func compileMapping(file string, raw []byte, std *Standard, form *FormSchema) (*
 		problems = append(problems, config.Problem{File: file, Text: "the mapping cannot be checked, the standard's schema cannot be read: " + err.Error()})
 		return nil, problems
 	}
+	// A schema the validator cannot use would refuse every message: say so now.
+	if _, err := std.compiled(); err != nil {
+		problems = append(problems, config.Problem{File: file, Text: "no message could be checked: " + err.Error()})
+	}
 	std.modelMu.Lock()
 	problems = append(problems, checkTemplate(file, root, model)...)
 	std.modelMu.Unlock()
