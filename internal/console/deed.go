@@ -117,7 +117,9 @@ func (a *API) deliverAgain(ctx context.Context, d *submission.DeliveryAccount, i
 			Headers: m.Headers(submission.TypeDelivery), Time: ins.At},
 		func(now *submission.Account) bool {
 			d := now.Delivery(m.DeliveryID)
-			return d == nil || d.Redrives >= m.Redrives
+			// Delivery tells of a redrive together with what came of it, but the
+			// projection may be seen between the two.
+			return d == nil || d.Redrives >= m.Redrives && d.State != submission.InFlight
 		},
 	}, nil
 }
