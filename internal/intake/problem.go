@@ -80,6 +80,24 @@ func (p *Problem) Error() string { return string(p.Reason) + ": " + p.Detail(Eng
 // Unwrap returns the cause.
 func (p *Problem) Unwrap() error { return p.Err }
 
+// Cause says in the log's words what went wrong inside the router: a fault's own
+// text, which is free of payload, or the kinds of the errors wrapped in each
+// other. It is empty where the submission is at fault.
+func (p *Problem) Cause() string {
+	if p.Err == nil || !p.Temporary() {
+		return ""
+	}
+	var f *fault.Error
+	if errors.As(p.Err, &f) {
+		return f.Error()
+	}
+	var kinds []string
+	for err := p.Err; err != nil && len(kinds) < 5; err = errors.Unwrap(err) {
+		kinds = append(kinds, fmt.Sprintf("%T", err))
+	}
+	return strings.Join(kinds, " < ")
+}
+
 // Status is the HTTP status of the refusal.
 func (p *Problem) Status() int { return kindOf(p.Reason).status }
 

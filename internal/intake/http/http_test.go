@@ -306,6 +306,9 @@ func TestOneKeyTwoReplicas(t *testing.T) {
 		start(t, intaketest.Start(t, br, intaketest.Options{Dir: dir})),
 		start(t, intaketest.Start(t, br, intaketest.Options{Dir: dir})),
 	}
+	// Both Länder have their keys before the race: this test is about claims.
+	replicas[0].post("keys of 08", intaketest.Sound()).accepted(t)
+	replicas[0].post("keys of 14", intaketest.Sound().With("region", "14")).accepted(t)
 	for name, bodies := range map[string][]intaketest.Body{
 		"one body":   {intaketest.Sound()},
 		"two bodies": {intaketest.Sound(), intaketest.Sound().With("region", "DE14").With("attachments", []any{intaketest.File("a", "", []byte("x"))})},
@@ -329,7 +332,7 @@ func TestOneKeyTwoReplicas(t *testing.T) {
 						t.Errorf("%s", a.body)
 					}
 				default:
-					t.Errorf("%d %s", a.status, a.body)
+					t.Errorf("%d %s\n%s%s", a.status, a.body, replicas[0].Log, replicas[1].Log)
 				}
 			}
 			if len(receipts) != 1 || len(accepted) != 1 || refused != 20-20/len(bodies) {

@@ -126,6 +126,7 @@ type exchange struct {
 	portal   string
 	status   int
 	reason   fault.Reason
+	cause    string
 	answered bool
 
 	// for the log
@@ -182,6 +183,9 @@ func (h *Door) logged(x *exchange, route string, took time.Duration) {
 	if x.reason != "" {
 		attrs = append(attrs, "reason", string(x.reason))
 	}
+	if x.cause != "" {
+		attrs = append(attrs, "cause", x.cause)
+	}
 	if x.meta.ID != uuid.Nil {
 		attrs = append(attrs, "submission", x.meta.ID.String())
 	}
@@ -223,7 +227,7 @@ func (x *exchange) problem(p *intake.Problem, count bool) {
 	if count {
 		x.h.door.Refused(p.Reason)
 	}
-	x.reason = p.Reason
+	x.reason, x.cause = p.Reason, p.Cause()
 	hd := x.w.Header()
 	hd.Set("Content-Language", x.lang.Tag())
 	hd.Add("Vary", "Accept-Language")
