@@ -340,9 +340,12 @@ func (a *App) startStages(ctx context.Context, lib *Library) error {
 	})
 }
 
+// quieter keeps watermill's comings and goings out of the operator's log.
+var quieter = map[slog.Level]slog.Level{slog.LevelInfo: slog.LevelDebug}
+
 // runRouter runs watermill handlers until the app stops.
 func (a *App) runRouter(ctx context.Context, name string, add func(*message.Router)) error {
-	r, err := message.NewRouter(message.RouterConfig{CloseTimeout: a.drain()}, watermill.NewSlogLogger(a.logger.With("part", name)))
+	r, err := message.NewRouter(message.RouterConfig{CloseTimeout: a.drain()}, watermill.NewSlogLoggerWithLevelMapping(a.logger.With("part", name), quieter))
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -254,9 +255,10 @@ func (a *App) firstSteps(ad Addresses) {
 	if !ok || len(proc.Examples) == 0 {
 		return
 	}
+	land := exampleLand(proc.Examples[0].File)
 	for _, p := range sortedPortals(a.lib.Config) {
 		key := a.holders.Load().keys[p.ID]
-		if key == "" || len(p.Lands) == 0 || p.Lands[0] != proc.Home {
+		if key == "" || !slices.Contains(p.Lands, land) {
 			continue
 		}
 		a.say("Post your first submission, a trade registration for Böblingen:\n\n")
@@ -265,6 +267,19 @@ func (a *App) firstSteps(ad Addresses) {
 		a.say("It arrives in %s. Its story: bin/router trace ID\n\n", filepath.Join(a.router.Data, "outbox", "boeblingen-gewerbe"))
 		return
 	}
+}
+
+// exampleLand returns the Land an example is for, "" where it cannot be read.
+func exampleLand(file string) submission.Land {
+	var e submission.Envelope
+	if err := mustReadJSON(file, &e); err != nil {
+		return ""
+	}
+	region, err := submission.ParseRegion(e.Region)
+	if err != nil {
+		return ""
+	}
+	return region.Land()
 }
 
 func sortedPortals(cfg *config.Config) []*config.Portal {

@@ -9,12 +9,14 @@ import (
 	"weiche/internal/delivery"
 	"weiche/internal/dispatch"
 	"weiche/internal/fault"
+	"weiche/internal/submission"
 )
 
 const (
 	cutEvery   = 30 * time.Second
 	sweepEvery = time.Hour
 	orphanAge  = 24 * time.Hour // design: orphans are swept after a day
+	signEvery  = 15 * time.Minute
 )
 
 // janitor cuts topics below the lowest unfinished offset and sweeps blobs that
@@ -24,10 +26,14 @@ func (a *App) janitor(ctx context.Context) error {
 	defer cut.Stop()
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
+	sign := time.NewTicker(signEvery)
+	defer sign.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-sign.C:
+			a.checkpoint(ctx)
 		case <-cut.C:
 			a.cut(ctx, dispatch.Group, dispatch.Topic)
 			a.cut(ctx, delivery.Group, delivery.Topic)
@@ -60,6 +66,20 @@ func (a *App) cut(ctx context.Context, group, topic string) {
 		if err := a.bus.DeleteBelow(ctx, topic, part, offset); err != nil && ctx.Err() == nil {
 			a.logger.Warn("finished records could not be deleted, trying again", "topic", topic, "partition", p, "reason", fault.Of(err).Reason)
 			return
+		}
+	}
+}
+
+// checkpoint signs the running hash of every partition of events that this
+// process dispatches for, so that tampering shows.
+func (a *App) checkpoint(ctx context.Context) {
+	for partition, epoch := range a.dispatch.Owned() {
+		err := a.projector.Checkpoint(ctx, partition, func(ctx context.Context, ev submission.Event) error {
+			ev.Stage, ev.Epoch = submission.StageDispatch, epoch
+			return a.ledger.Append(ctx, partition, ev)
+		})
+		if err != nil && ctx.Err() == nil {
+			a.logger.Warn("a checkpoint could not be written, trying again", "partition", partition, "reason", fault.Of(err).Reason)
 		}
 	}
 }
