@@ -60,6 +60,7 @@ type Bus interface {
 	Subscriber(g bus.Group) (message.Subscriber, error)
 	Append(ctx context.Context, recs ...*bus.Record) error
 	Offsets(ctx context.Context, topic string) (oldest, newest []int64, err error)
+	Fetch(ctx context.Context, topic string, partition int32, offset int64) (*bus.Record, error)
 	Committed(ctx context.Context, group, topic string) ([]int64, error)
 	DeleteBelow(ctx context.Context, topic string, partition int32, offset int64) error
 }
@@ -138,6 +139,9 @@ func (d *Door) handler(portal string) message.NoPublishHandlerFunc {
 // record is done: accepted, or refused and kept as a dead letter. Any other
 // means that it has to come again.
 func (d *Door) Handle(ctx context.Context, portal string, rec *bus.Record) error {
+	if isBlank(rec) {
+		return nil
+	}
 	p := d.accept(ctx, portal, rec)
 	if p == nil {
 		return nil
@@ -300,7 +304,9 @@ func (d *Door) Run(ctx context.Context) error {
 	}
 }
 
-// Cut deletes what the group has committed.
+// Cut deletes what the group has committed. The bus never deletes a partition's
+// last record, so a partition that is read to its end gets a blank one, which
+// says nothing, behind the last of the portal's.
 func (d *Door) Cut(ctx context.Context) error {
 	for _, p := range d.o.Portals {
 		topic := Topic(p)
@@ -308,17 +314,48 @@ func (d *Door) Cut(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		oldest, _, err := d.o.Bus.Offsets(ctx, topic)
+		oldest, newest, err := d.o.Bus.Offsets(ctx, topic)
 		if err != nil {
 			return err
 		}
 		for i := range min(len(committed), len(oldest)) {
-			if committed[i] > oldest[i] {
-				if err := d.o.Bus.DeleteBelow(ctx, topic, int32(i), committed[i]); err != nil { //nolint:gosec // a partition number
-					return err
-				}
+			if err := d.cut(ctx, topic, int32(i), oldest[i], committed[i], newest[i]); err != nil { //nolint:gosec // a partition number
+				return err
 			}
 		}
 	}
 	return nil
+}
+
+func (d *Door) cut(ctx context.Context, topic string, partition int32, oldest, committed, newest int64) error {
+	if committed <= oldest {
+		return nil
+	}
+	if committed == newest {
+		last, err := d.o.Bus.Fetch(ctx, topic, partition, newest-1)
+		if err != nil {
+			return err
+		}
+		if isBlank(last) {
+			committed-- // it may stay; below it nothing does
+		} else if err := d.o.Bus.Append(ctx, blank(topic, partition)); err != nil {
+			return err
+		}
+	}
+	if committed <= oldest {
+		return nil
+	}
+	return d.o.Bus.DeleteBelow(ctx, topic, partition, committed)
+}
+
+// blank is the record that may remain in a topic.
+func blank(topic string, partition int32) *bus.Record {
+	return &bus.Record{Topic: topic, Partition: partition, Headers: map[string]string{
+		submission.HeaderVersion: strconv.Itoa(submission.RecordVersion), submission.HeaderType: submission.TypeControl,
+	}}
+}
+
+// isBlank holds for no submission: those have a value.
+func isBlank(rec *bus.Record) bool {
+	return len(rec.Value) == 0 && rec.Headers[submission.HeaderType] == submission.TypeControl
 }

@@ -141,8 +141,39 @@ func TestTopic(t *testing.T) {
 		if err := d.Cut(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		return len(r.Records(t, kafkadoor.Topic(intaketest.PortalBW)))+len(r.Records(t, kafkadoor.Topic(intaketest.PortalSN))) == 0
+		for _, portal := range []string{intaketest.PortalBW, intaketest.PortalSN} {
+			for _, rec := range r.Records(t, kafkadoor.Topic(portal)) {
+				if len(rec.Value) > 0 || rec.Headers[submission.HeaderSource] != "" {
+					return false
+				}
+			}
+		}
+		return true
 	})
+
+	// What remains says nothing, is not refused, and does not grow.
+	sum := func(offsets []int64, err error) (n int64) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range offsets {
+			n += max(0, o)
+		}
+		return n
+	}
+	both := func(f func(topic string) int64) int64 {
+		return f(kafkadoor.Topic(intaketest.PortalBW)) + f(kafkadoor.Topic(intaketest.PortalSN))
+	}
+	newest := func(topic string) int64 {
+		_, ends, err := r.Bus.Offsets(t.Context(), topic)
+		return sum(ends, err)
+	}
+	committed := func(topic string) int64 { return sum(r.Bus.Committed(t.Context(), kafkadoor.Group, topic)) }
+	eventually(t, "the commit of what remains", func() bool { return both(committed) == both(newest) })
+	ends := both(newest)
+	if err := d.Cut(t.Context()); err != nil || both(newest) != ends || len(r.Records(t, kafkadoor.TopicDeadLetters)) != len(letters) {
+		t.Errorf("the topics grow by themselves: %v", err)
+	}
 
 	// Once the Land is mended, its dead letter goes in as it came.
 	mended := intaketest.Config()
