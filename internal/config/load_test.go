@@ -217,6 +217,7 @@ intake: {depth: 0, body_bytes: 0}
 delivery: {initial: 10s, max: 5s, factor: 0.5, jitter: 2, in_flight: 0}
 log: {level: loud}
 drain: -1s
+seal: {dir: ""}
 operators:
   - {name: local, token_sha256: abc, rights: [fly]}
 `},
@@ -238,9 +239,10 @@ operators:
 				`router.yaml:12:70: in_flight is 0; it must be above 0`,
 				`router.yaml:13:14: level "loud" is not one of debug, info, warn, error`,
 				`router.yaml:14:8: drain is -1s; it must be above 0`,
-				`router.yaml:16:12: the operator local is made by the router; choose another name`,
-				`router.yaml:16:33: operator "local": token_sha256 is the token's SHA-256, 64 hex digits; never the token itself`,
-				`router.yaml:16:47: right "fly" is not one of view, operate, payload`,
+				`router.yaml:15:13: seal: dir is empty: a directory below the data directory is named here`,
+				`router.yaml:17:12: the operator local is made by the router; choose another name`,
+				`router.yaml:17:33: operator "local": token_sha256 is the token's SHA-256, 64 hex digits; never the token itself`,
+				`router.yaml:17:47: right "fly" is not one of view, operate, payload`,
 			},
 			broken: "router",
 		},

@@ -110,6 +110,11 @@ func (d *decoder) checkRouter(r *Router) {
 		d.add(at(&r.Kafka.MaxRecordBytes).Problem("max_record_bytes is %s; intake records of %s and what is added to them need %s", r.Kafka.MaxRecordBytes, n.KafkaRecordBytes, need))
 	}
 	d.checkPolicy(&r.Delivery, at(&r.Delivery))
+	for name, dir := range map[string]*string{"seal": &r.Seal.Dir, "blobs": &r.Blobs.Dir} {
+		if *dir == "" {
+			d.add(at(dir).Problem("%s: dir is empty: a directory below the data directory is named here", name))
+		}
+	}
 	if r.Status.File == "" {
 		d.add(at(&r.Status.File).Problem("file is empty: the status store's file is named here"))
 	}

@@ -104,7 +104,7 @@ func TestShippedDefaults(t *testing.T) {
 	got, want := cfg.Router, config.Defaults()
 	want.Kafka.Partitions, want.Kafka.ReplicationFactor, want.Kafka.MinInSyncReplicas = 8, 3, 2
 	got.Kafka.Brokers, got.Kafka.AllowUnsafe = nil, nil
-	if got.Intake != want.Intake || got.Delivery != want.Delivery || got.Status != want.Status || got.Log != want.Log || got.Drain != want.Drain ||
+	if got.Intake != want.Intake || got.Delivery != want.Delivery || got.Status != want.Status || got.Seal.Dir != want.Seal.Dir || got.Blobs != want.Blobs || got.Log != want.Log || got.Drain != want.Drain ||
 		got.Data != want.Data || got.Listen != want.Listen || got.Ops != want.Ops ||
 		got.Kafka.Partitions != 8 || got.Kafka.ReplicationFactor != 3 || got.Kafka.MinInSyncReplicas != 2 || got.Kafka.MaxRecordBytes != want.Kafka.MaxRecordBytes {
 		t.Errorf("got  %+v\nwant %+v", got, want)
