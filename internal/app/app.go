@@ -190,7 +190,7 @@ func (a *App) openBus(ctx context.Context, cfg *config.Config) error {
 	}
 	b, err := bus.Open(ctx, bc, a.logger, a.registry)
 	if err != nil {
-		return fmt.Errorf("Kafka at %v: %w", bc.Brokers, err)
+		return fmt.Errorf("connecting to Kafka at %v: %w", bc.Brokers, err)
 	}
 	a.closers.add("bus", func(context.Context) error { return b.Close() })
 	a.bus = b

@@ -29,16 +29,17 @@ alone are no failure. Exit code 1 when something is refused.`,
 		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			cfg, lib, problems := e.everything()
-			for _, p := range problems {
-				fmt.Fprintln(e.out, p)
+			if !e.json {
+				for _, p := range problems {
+					fmt.Fprintln(e.out, p)
+				}
 			}
 			if cfg == nil {
 				return exit{1}
 			}
-			if e.printed(map[string]any{"problems": problems, "failed": problems.Failed()}) {
-			} else {
-				fmt.Fprintf(e.out, "%s: %s, %s, %s\n", e.config, plural(len(cfg.Lands), "Land"), plural(len(cfg.Portals), "portal"),
-					strings.Replace(plural(len(lib.Catalog.Processes()), "process"), "processs", "processes", 1))
+			if !e.printed(map[string]any{"problems": problems, "failed": problems.Failed()}) {
+				fmt.Fprintf(e.out, "%s: Länder %d, portals %d, processes %d, standards %d\n", e.config, len(cfg.Lands), len(cfg.Portals),
+					len(lib.Catalog.Processes()), len(lib.Standards.List()))
 			}
 			if problems.Failed() {
 				return exit{1}
@@ -107,7 +108,7 @@ func (e *env) routes() *cobra.Command {
 			}
 			t, ok := lib.Tables[r.Land()]
 			if !ok {
-				return fmt.Errorf("Land %s is not served by this configuration, or it is refused; see `router config check`", r.Land())
+				return fmt.Errorf("the configuration does not serve Land %s, or refuses it; see `router config check`", r.Land())
 			}
 			out := t.Explain(routing.Facts{Service: s, Region: r, Land: r.Land(), Test: test, At: when})
 			if !e.printed(out) {
