@@ -139,7 +139,7 @@ func (e *env) routes() *cobra.Command {
 			for key, t := range lib.Tables {
 				own := files
 				if len(own) == 0 {
-					own = []string{filepath.Join(lib.Config.Dir, t.Land().Dir, config.RoutesTestFile)}
+					own = []string{filepath.Join(t.Land().Dir, config.RoutesTestFile)}
 				}
 				for _, file := range own {
 					all, problems := routing.LoadCases(file)

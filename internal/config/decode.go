@@ -82,9 +82,7 @@ func (d *decoder) parse(data []byte) *yaml.Node {
 }
 
 var (
-	typeSettings = reflect.TypeFor[Settings]()
-	typePos      = reflect.TypeFor[Pos]()
-	typeDuration = reflect.TypeFor[time.Duration]()
+	typePos = reflect.TypeFor[Pos]()
 )
 
 func (d *decoder) decode(n *yaml.Node, v reflect.Value, name string) {

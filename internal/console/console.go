@@ -290,7 +290,7 @@ func answer(w http.ResponseWriter, contentType string, code int, body any) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(code)
 	if body != nil {
-		_ = json.NewEncoder(w).Encode(body) //nolint:errcheck // the asker has gone
+		_ = json.NewEncoder(w).Encode(body)
 	}
 }
 

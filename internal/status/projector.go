@@ -350,7 +350,7 @@ func (p *Projector) Rebuild(ctx context.Context) error {
 	ended := make(chan error, 1)
 	go func() { ended <- p.session(sctx, func() *generation { return next }, reached.advance) }()
 	stop := sync.OnceValue(func() error { cancel(); return <-ended })
-	defer stop() //nolint:errcheck // its error was looked at, or the rebuild has failed already
+	defer func() { _ = stop() }()
 	want, err := asked(ctx, p.Log, TopicEvents, TopicSubmissions, TopicClaims)
 	if err != nil {
 		return err

@@ -354,7 +354,7 @@ func TestLedgerOverlay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close() //nolint:errcheck // a test's file
+	defer s.Close()
 	ledger := status.NewLedger(s, log, nil)
 	l := statustest.NewLog()
 	m := l.Meta("key", "08")
@@ -593,7 +593,7 @@ func BenchmarkLedgerAccount(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer s.Close() //nolint:errcheck // a test's file
+	defer s.Close()
 	l := history(5000)
 	began := time.Now()
 	all := l.All()

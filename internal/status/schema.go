@@ -176,6 +176,6 @@ func (g *generation) load(db *sql.DB) error {
 
 func (g *generation) close() {
 	for _, s := range g.stmts {
-		_ = s.Close() //nolint:errcheck // a statement of a file that is closed or replaced
+		_ = s.Close()
 	}
 }

@@ -45,10 +45,9 @@ type formProp struct {
 	node *formNode
 }
 
-// choice is one allowed value with its title.
+// choice is one allowed value.
 type choice struct {
 	value any
-	title string
 }
 
 const maxSchemaDepth = 200

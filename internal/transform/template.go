@@ -148,11 +148,10 @@ func attributeLines(tag []byte, line int) map[string]int {
 
 // reader turns the etree of a mapping into nodes.
 type reader struct {
-	file      string
-	pos       []position
-	next      int
-	problems  config.Problems
-	formShape shape
+	file     string
+	pos      []position
+	next     int
+	problems config.Problems
 }
 
 func (r *reader) problem(line int, text string, args ...any) {

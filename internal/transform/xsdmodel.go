@@ -29,7 +29,6 @@ type xsdModel struct {
 
 	builtElements map[*etree.Element]*elementDecl
 	builtTypes    map[*etree.Element]*typeDef
-	depth         int
 }
 
 type xsdDoc struct {

@@ -319,14 +319,14 @@ func incrementalEqualsRebuilt(rt *rapid.T, open Open) {
 		if err != nil {
 			rt.Fatal(err)
 		}
-		defer os.RemoveAll(dir) //nolint:errcheck // of no consequence
+		defer os.RemoveAll(dir)
 		dirs[i] = dir
 	}
 	s, err := open(dirs[0])
 	if err != nil {
 		rt.Fatal(err)
 	}
-	defer func() { _ = s.Close() }() //nolint:errcheck // closed at the end of its life
+	defer func() { _ = s.Close() }()
 	recs := shuffled(rt, l)
 	for from := 0; from < len(recs); {
 		to := min(len(recs), from+rapid.IntRange(1, 12).Draw(rt, "batch"))
@@ -348,7 +348,7 @@ func incrementalEqualsRebuilt(rt *rapid.T, open Open) {
 	if err != nil {
 		rt.Fatal(err)
 	}
-	defer func() { _ = fresh.Close() }() //nolint:errcheck // as above
+	defer func() { _ = fresh.Close() }()
 	if _, err := fresh.Project(ctx, nil, l.All()...); err != nil {
 		rt.Fatal(err)
 	}
