@@ -5,8 +5,6 @@ package test
 import (
 	"bytes"
 	"context"
-	"crypto/sha512"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -371,17 +369,12 @@ func eventually(t *testing.T, within time.Duration, ok func() (bool, string)) {
 	}
 }
 
-// validate checks an XML file with xmllint, offline.
-func validate(t *testing.T, schema, file string) {
+// lint checks XML files with xmllint, offline.
+func lint(t *testing.T, schema string, files ...string) {
 	t.Helper()
-	cmd := exec.Command("xmllint", "--nonet", "--noout", "--schema", schema, file)
+	cmd := exec.Command("xmllint", append([]string{"--nonet", "--noout", "--schema", schema}, files...)...)
 	cmd.Env = append(os.Environ(), "XML_CATALOG_FILES="+filepath.Join(shared, "standards/catalog/catalog.xml"))
 	if b, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%s: %v\n%s", filepath.Base(file), err, b)
+		t.Errorf("xmllint with %s: %v\n%s", filepath.Base(schema), err, tail(string(b), 4000))
 	}
-}
-
-func sum512(b []byte) string {
-	s := sha512.Sum512(b)
-	return hex.EncodeToString(s[:])
 }
