@@ -256,7 +256,7 @@ func (s *keySet) find(ctx context.Context, kid, alg string) ([]jose.JSONWebKey, 
 		}
 	case stale && s.fetching.TryLock():
 		// Who comes meanwhile goes on with the keys there are.
-		_ = s.refreshLocked(ctx, now) //nolint:errcheck // the keys there are stay in use
+		_ = s.refreshLocked(ctx, now) // the keys there are stay in use
 		s.fetching.Unlock()
 	}
 	found := s.match(kid, alg)

@@ -248,7 +248,7 @@ func (a *attempt) run(ctx context.Context) (Accepted, *Problem) {
 	if faults := form.Check(in.form); len(faults) > 0 {
 		p := NewProblem(fault.ReasonFormInvalid)
 		for _, f := range faults {
-			p.at("/data"+f.Pointer, f.Text)
+			p.add("/data"+f.Pointer, f.Text)
 		}
 		return Accepted{}, p.tidy()
 	}
@@ -455,7 +455,7 @@ func missing(list []submission.Attachment, named map[string]int, d detail) *Prob
 	p := refuse(fault.ReasonPartMismatch, d)
 	for i := range list {
 		if _, ok := named[list[i].Part]; ok && list[i].Part != "" {
-			p.at(fmt.Sprintf("/attachments/%d/part", i), textNoPart)
+			p.add(fmt.Sprintf("/attachments/%d/part", i), textNoPart)
 		}
 	}
 	return p

@@ -79,10 +79,10 @@ func uniqueAttachments(list []submission.Attachment) *Problem {
 	ids, parts := map[string]bool{}, map[string]bool{}
 	for i, a := range list {
 		if ids[a.AttachmentID] {
-			p.at(fmt.Sprintf("/attachments/%d/attachmentId", i), textSameID)
+			p.add(fmt.Sprintf("/attachments/%d/attachmentId", i), textSameID)
 		}
 		if a.Part != "" && parts[a.Part] {
-			p.at(fmt.Sprintf("/attachments/%d/part", i), textSamePart)
+			p.add(fmt.Sprintf("/attachments/%d/part", i), textSamePart)
 		}
 		ids[a.AttachmentID], parts[a.Part] = true, true
 	}

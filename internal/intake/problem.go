@@ -159,10 +159,14 @@ func refuse(r fault.Reason, d detail, args ...any) *Problem {
 	return p
 }
 
-func (p *Problem) at(pointer string, t Text) *Problem {
+func (p *Problem) add(pointer string, t Text) {
 	if len(p.Faults) < maxFaults {
 		p.Faults = append(p.Faults, Fault{Pointer: pointer, Text: t})
 	}
+}
+
+func (p *Problem) at(pointer string, t Text) *Problem {
+	p.add(pointer, t)
 	return p
 }
 

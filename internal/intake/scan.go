@@ -65,7 +65,7 @@ func (s *scanner) document() *Problem {
 		case c == '{' || c == '[':
 			if len(s.stack) >= s.maxDepth {
 				p := refuse(fault.ReasonTooDeep, tooDeep, s.maxDepth)
-				p.at(s.pointer(), textTooDeep)
+				p.add(s.pointer(), textTooDeep)
 				return p
 			}
 			s.i++
@@ -139,7 +139,7 @@ func (s *scanner) follow(opened bool) (done bool, p *Problem) {
 		top.name = name
 		if _, twice := top.names[name]; twice {
 			p := refuse(fault.ReasonMalformed, malformedTwice)
-			p.at(s.pointer(), textTwice)
+			p.add(s.pointer(), textTwice)
 			return false, p
 		}
 		top.names[name] = struct{}{}
@@ -218,7 +218,7 @@ func (s *scanner) str(limit int, want bool) (string, *Problem) {
 		if s.i-start > limit {
 			p := refuse(fault.ReasonTooLarge, tooLongString, limit)
 			if !want {
-				p.at(s.pointer(), textTooLong)
+				p.add(s.pointer(), textTooLong)
 			}
 			return "", p
 		}
@@ -359,14 +359,14 @@ func (s *scanner) number() *Problem {
 
 func (s *scanner) bigNumber() *Problem {
 	p := refuse(fault.ReasonTooLarge, tooBigNumber, maxNumber, maxExponent)
-	p.at(s.pointer(), textBigNumber)
+	p.add(s.pointer(), textBigNumber)
 	return p
 }
 
 func (s *scanner) malformed(d detail) *Problem {
 	p := refuse(fault.ReasonMalformed, d, s.i)
 	if ptr := s.pointer(); ptr != "" {
-		p.at(ptr, textSyntax)
+		p.add(ptr, textSyntax)
 	}
 	return p
 }
@@ -374,7 +374,7 @@ func (s *scanner) malformed(d detail) *Problem {
 func (s *scanner) forbidden(name bool) *Problem {
 	p := refuse(fault.ReasonMalformed, malformedCharacter, s.i)
 	if !name {
-		p.at(s.pointer(), textCharacter)
+		p.add(s.pointer(), textCharacter)
 	}
 	return p
 }

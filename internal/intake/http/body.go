@@ -37,12 +37,12 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if b.got += n; b.got >= piece {
 		b.got = 0
-		_ = b.rc.SetReadDeadline(sooner(time.Now().Add(b.pause), b.end)) //nolint:errcheck // a test's recorder has no deadlines
+		_ = b.rc.SetReadDeadline(sooner(time.Now().Add(b.pause), b.end)) // a test's recorder has no deadlines
 	}
 	if errors.Is(err, io.EOF) {
 		// net/http goes on reading to notice a client that hangs up; a deadline
 		// that runs out meanwhile would cancel the request.
-		_ = b.rc.SetReadDeadline(time.Time{}) //nolint:errcheck // see above
+		_ = b.rc.SetReadDeadline(time.Time{}) // see above
 	}
 	return n, err
 }
@@ -178,7 +178,7 @@ type fileParts struct {
 
 func (f *fileParts) next() (*multipart.Part, error) {
 	part, err := f.mr.NextRawPart()
-	if err == io.EOF { //nolint:errorlint // a wrapped EOF is a body that ends too early
+	if err == io.EOF { // a wrapped EOF is a body that ends too early
 		return nil, io.EOF
 	}
 	if err != nil {

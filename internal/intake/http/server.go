@@ -141,7 +141,7 @@ func (h *Door) serve(route string, methods map[string]func(*exchange)) http.Hand
 		defer cancel()
 		x.r = r.WithContext(ctx)
 		x.r.Body = &pacedBody{ReadCloser: r.Body, rc: x.rc, pause: h.limits.ReadTimeout, end: x.end}
-		_ = x.rc.SetReadDeadline(sooner(time.Now().Add(h.limits.ReadTimeout), x.end)) //nolint:errcheck // a test's recorder has no deadlines
+		_ = x.rc.SetReadDeadline(sooner(time.Now().Add(h.limits.ReadTimeout), x.end)) // a test's recorder has no deadlines
 		defer func() {
 			if v := recover(); v != nil {
 				// Its text may quote what was posted, so it is not logged.
@@ -265,9 +265,9 @@ func (x *exchange) bytes(status int, mediaType string, b []byte) {
 		hd.Set("Cache-Control", "no-store")
 	}
 	hd.Set("Content-Length", strconv.Itoa(len(b)))
-	_ = x.rc.SetWriteDeadline(time.Now().Add(answerTimeout)) //nolint:errcheck // a test's recorder has no deadlines
+	_ = x.rc.SetWriteDeadline(time.Now().Add(answerTimeout)) // a test's recorder has no deadlines
 	x.w.WriteHeader(status)
-	_, _ = x.w.Write(b) //nolint:errcheck // the client is gone; it will repeat
+	_, _ = x.w.Write(b) // the client is gone; it will repeat
 }
 
 func (h *Door) openapi(x *exchange) {

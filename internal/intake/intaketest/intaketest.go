@@ -142,7 +142,12 @@ func Start(t testing.TB, br *Broker, o Options) *Replica {
 	run, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Projector.Run(run) }()
-	t.Cleanup(func() { stop(); <-done })
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Errorf("the projection: %v", err)
+		}
+	})
 	r.Claims, err = intake.OpenClaims(ctx, r.Bus, r.Logger)
 	must(err)
 	t.Cleanup(r.Claims.Close)
