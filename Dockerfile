@@ -5,7 +5,7 @@ COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
 ARG VERSION=dev
-RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X weiche/internal/telemetry.Version=${VERSION}" -o /out/router ./cmd/router \
+RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X weiche/internal/telemetry.version=${VERSION}" -o /out/router ./cmd/router \
  && mkdir -p /out/data && chown 65532:65532 /out/data
 
 FROM gcr.io/distroless/static-debian12:nonroot
