@@ -32,7 +32,7 @@ lint: ## Import rules and the rest of .golangci.yml
 
 .PHONY: soak
 soak: deps build ## The long forms of the tests
-	WEICHE_SOAK=1 $(GO) test -count=1 -timeout 4h -v ./test/...
+	WEICHE_SOAK=1 $(GO) test -count=1 -timeout 4h -v ./test/... ./internal/catalog/...
 
 .PHONY: bench
 bench: ## Benchmarks; figures and commands stand in docs/benchmarks.md
