@@ -76,7 +76,7 @@ func (e *env) root() *cobra.Command {
 	f.StringVar(&e.data, "data", "", "data directory (default: WEICHE_DATA, or what router.yaml says)")
 	f.BoolVar(&e.json, "json", false, "print JSON where a command prints a table")
 	root.AddCommand(
-		e.serve(), e.submit(),
+		e.serve(), e.submit(), e.receive(),
 		e.trace(), e.assign(), e.dlq(), e.destinations(), e.status(),
 		e.configCmd(), e.standards(), e.routes(), e.mapping(), e.version(),
 	)
