@@ -275,7 +275,8 @@ func (a *Account) applyDelivery(e Event) bool {
 		}
 		d.State = Waiting
 	case EventAttempt:
-		if d.State == Dead || e.Attempt <= d.Attempts {
+		// Without a number it is not counted: the destination was at fault.
+		if d.State == Dead || e.Attempt <= d.Attempts && (e.Attempt > 0 || e.Sequence <= d.Sequence) {
 			return false
 		}
 		d.State = Waiting

@@ -320,3 +320,20 @@ func TestCloneSharesNothing(t *testing.T) {
 		t.Errorf("changing the copy changed the account\nfrom %s\nto   %s", want, got)
 	}
 }
+
+// A destination at fault is told as an attempt without a number: it makes the
+// delivery wait and is not counted.
+func TestAttemptThatDoesNotCount(t *testing.T) {
+	d := uuid.New()
+	a := &Account{Copied: true, Own: InFlight, State: InFlight, Deliveries: []*DeliveryAccount{{ID: d, State: InFlight}}}
+	if !a.Apply(Event{Type: EventAttempt, DeliveryID: d, Class: "destination", Reason: "unreachable", Sequence: 1}) {
+		t.Fatal("it changes nothing")
+	}
+	got := a.Delivery(d)
+	if got.State != Waiting || got.Attempts != 0 || got.Sequence != 1 || got.Reason != "unreachable" {
+		t.Fatalf("%+v", got)
+	}
+	if a.Apply(Event{Type: EventAttempt, DeliveryID: d, Class: "destination", Sequence: 1}) {
+		t.Fatal("a repeat changes something")
+	}
+}

@@ -78,6 +78,7 @@ type DeliveryMeta struct {
 	Decision    uuid.UUID // id of the event that decided it
 	Attempts    int       // made so far
 	Redrives    int       // redriven so far
+	Before      int       // attempts before the last redrive: waits begin anew with it
 	// Sequence counts the waiting records of one delivery; only the newest
 	// counts.
 	Sequence int
@@ -190,6 +191,9 @@ func (d DeliveryMeta) Headers(recordType string) map[string]string {
 	if !d.Since.IsZero() {
 		h["ce_since"] = stamp(d.Since)
 	}
+	if d.Before > 0 {
+		h["ce_before"] = strconv.Itoa(d.Before)
+	}
 	if d.Reason != "" {
 		h["ce_reason"] = d.Reason
 	}
@@ -210,6 +214,9 @@ func ParseDeliveryMeta(h map[string]string) (DeliveryMeta, error) {
 	}
 	if h["ce_dueat"] != "" {
 		d.DueAt = r.time("ce_dueat")
+	}
+	if h["ce_before"] != "" {
+		d.Before = r.int("ce_before")
 	}
 	if h["ce_since"] != "" {
 		d.Since = r.time("ce_since")
