@@ -252,6 +252,16 @@ func (l *Ledger) Acquire(ctx context.Context, stage submission.Stage, partition 
 	}
 }
 
+// Owns says whether epoch is still the newest of a stage's partition, by
+// everything that stood in the log when it was called. Then every event that
+// its owner had appended by then has taken effect.
+func (l *Ledger) Owns(ctx context.Context, stage submission.Stage, partition int32, epoch int64) (bool, error) {
+	if err := l.CatchUp(ctx, partition); err != nil {
+		return false, err
+	}
+	return l.store.epochOf(stage, partition).n == epoch, nil
+}
+
 // CatchUp returns when everything is projected that stood in the partition of
 // events when it was called.
 func (l *Ledger) CatchUp(ctx context.Context, partition int32) error {
