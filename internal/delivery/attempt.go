@@ -2,7 +2,9 @@ package delivery
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"runtime/debug"
 
 	"weiche/internal/fault"
 	"weiche/internal/submission"
@@ -14,18 +16,21 @@ import (
 func (l *lane) attempt(ctx context.Context, m submission.DeliveryMeta, value []byte, dest Destination, g *gate) *fault.Error {
 	s := l.stage
 	began := s.now()
-	f := l.deliver(ctx, m, value, dest)
-	if ctx.Err() != nil && f != nil {
+	d, f := l.open(ctx, m, value)
+	if f != nil {
+		g.back() // the destination was not asked; it proved nothing
+	} else {
+		f = l.hand(ctx, d, dest)
+	}
+	took := s.now().Sub(began)
+	if f != nil && ctx.Err() != nil {
 		// We stopped; the destination is not to blame and nothing is counted.
 		f = fault.Wrap(ctx.Err(), fault.Cancelled, fault.ReasonCancelled, "")
 	}
-	took := s.now().Sub(began)
-	if changed := g.leave(s.now(), f); changed {
-		if f != nil && f.Class == fault.Destination {
-			s.metrics.paused.WithLabelValues(dest.ID).Set(1)
+	if d != nil {
+		if changed := g.leave(s.now(), f); changed && f != nil && f.Class == fault.Destination {
 			s.logger.Warn("destination paused: it is at fault, its deliveries wait", "destination", dest.ID, "adapter", dest.Kind, "reason", f.Reason, "probe_every", dest.Policy.Probe.String())
-		} else {
-			s.metrics.paused.WithLabelValues(dest.ID).Set(0)
+		} else if changed {
 			s.logger.Info("destination answers again", "destination", dest.ID, "adapter", dest.Kind)
 		}
 	}
@@ -45,19 +50,46 @@ func (l *lane) attempt(ctx context.Context, m submission.DeliveryMeta, value []b
 	return f
 }
 
-func (l *lane) deliver(ctx context.Context, m submission.DeliveryMeta, value []byte, dest Destination) *fault.Error {
+// open returns the plain delivery, or why there is none. A fault of our own is
+// never the destination's.
+func (l *lane) open(ctx context.Context, m submission.DeliveryMeta, value []byte) (d *submission.Delivery, f *fault.Error) {
+	defer func() {
+		if v := recover(); v != nil {
+			d, f = nil, l.panicked(m, "", v)
+		}
+	}()
 	d, err := l.stage.payload.Open(ctx, m, value)
-	if err != nil {
-		return fault.Of(err)
+	if f = fault.Of(err); f != nil {
+		if f.Class == fault.Destination {
+			f = fault.Wrap(f, fault.Retryable, f.Reason, "%s", f.Detail)
+		}
+		return nil, f
 	}
 	d.Attempt = m.Attempts + 1
+	return d, nil
+}
+
+// hand hands a delivery over, within the destination's time.
+func (l *lane) hand(ctx context.Context, d *submission.Delivery, dest Destination) (f *fault.Error) {
+	defer func() {
+		if v := recover(); v != nil {
+			f = l.panicked(submission.DeliveryMeta{Destination: dest.ID}, dest.Kind, v)
+		}
+	}()
 	actx, cancel := context.WithTimeout(ctx, dest.Policy.Timeout)
 	defer cancel()
-	err = dest.Adapter.Deliver(actx, d)
-	f := fault.Of(err)
+	err := dest.Adapter.Deliver(actx, d)
+	f = fault.Of(err)
 	if f != nil && f.Class == fault.Cancelled && ctx.Err() == nil {
 		// The attempt's own time ran out.
 		return fault.Wrap(err, fault.Retryable, fault.ReasonTimeout, "no answer within %s", dest.Policy.Timeout)
 	}
 	return f
+}
+
+// panicked makes a fault of a panic: one message must not stop the others. The
+// panic's value may quote payload, so only its type and the stack are logged.
+func (l *lane) panicked(m submission.DeliveryMeta, kind string, v any) *fault.Error {
+	l.stage.logger.Error("an attempt failed inside", "destination", m.Destination, "adapter", kind, "panic", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
+	return fault.New(fault.Retryable, fault.ReasonUnknown, "the attempt failed inside; the log has the stack")
 }

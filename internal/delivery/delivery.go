@@ -66,7 +66,10 @@ type Ledger interface {
 	Acquire(ctx context.Context, stage submission.Stage, partition int32) (epoch int64, err error)
 	CatchUp(ctx context.Context, partition int32) error
 	Account(ctx context.Context, id uuid.UUID) (*submission.Account, error)
+	// Append fails with status.ErrSuperseded where another owner has begun.
 	Append(ctx context.Context, partition int32, evs ...submission.Event) error
+	// Owns says whether the epoch is the newest, by all that stood in the log.
+	Owns(ctx context.Context, stage submission.Stage, partition int32, epoch int64) (bool, error)
 	Dead(ctx context.Context, partition int32) ([]submission.DeliveryMeta, error)
 }
 
@@ -89,6 +92,8 @@ type Stage struct {
 	destinations map[string]Destination
 	gates        map[string]*gate
 	lanes        map[int32]*lane
+
+	retakeAfter, cutEvery time.Duration
 }
 
 // New makes the stage. Destinations are set with SetDestinations before the
@@ -96,21 +101,26 @@ type Stage struct {
 func New(log Log, ledger Ledger, payload Payload, logger *slog.Logger, reg prometheus.Registerer, now func() time.Time) *Stage {
 	s := &Stage{
 		log: log, ledger: ledger, payload: payload, logger: logger, now: now, metrics: newMetrics(reg),
-		destinations: map[string]Destination{}, gates: map[string]*gate{}, lanes: map[int32]*lane{},
+		destinations: map[string]Destination{}, gates: map[string]*gate{}, lanes: map[int32]*lane{}, retakeAfter: retakeAfter, cutEvery: cutEvery,
 	}
-	reg.MustRegister(newWaitingCollector(s))
+	reg.MustRegister(newCollector(s))
 	return s
 }
 
 // SetDestinations replaces the destinations. A destination that stays keeps its
-// state; attempts under way end with the adapter they began with.
+// state, pauses included; attempts under way end with the adapter they began
+// with. What waits for a destination that is no longer named waits until it is
+// named again.
 func (s *Stage) SetDestinations(ds []Destination) {
+	defer s.wakeAll()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.destinations = map[string]Destination{}
 	for _, d := range ds {
 		s.destinations[d.ID] = d
-		if g := s.gates[d.ID]; g == nil || g.policy != d.Policy {
+		if g := s.gates[d.ID]; g != nil {
+			g.follow(d.Policy)
+		} else {
 			s.gates[d.ID] = newGate(d.Policy, s.wakeAll)
 		}
 		s.metrics.zero(d.ID, d.Kind)
@@ -130,7 +140,7 @@ func (s *Stage) Destinations() []DestinationState {
 	defer s.mu.Unlock()
 	out := make([]DestinationState, 0, len(s.destinations))
 	for id, d := range s.destinations {
-		st := s.gates[id].state()
+		st := s.gates[id].state(s.now())
 		st.ID, st.Adapter = id, d.Kind
 		out = append(out, st)
 	}
@@ -144,7 +154,6 @@ func (s *Stage) Pause(id string, h HandPause) bool {
 	if ok {
 		h.Since = s.now()
 		g.pauseByHand(h)
-		s.metrics.paused.WithLabelValues(id).Set(1)
 		s.logger.Info("destination paused by an operator", "destination", id, "operator", h.Operator, "until", h.Until)
 	}
 	return ok
@@ -155,7 +164,6 @@ func (s *Stage) Resume(id, operator string) bool {
 	_, g, ok := s.destination(id)
 	if ok {
 		g.resume()
-		s.metrics.paused.WithLabelValues(id).Set(0)
 		s.logger.Info("destination resumed by an operator", "destination", id, "operator", operator)
 	}
 	return ok
@@ -171,22 +179,20 @@ func (s *Stage) wakeAll() {
 
 // Assigned takes over a partition: epoch, dead and waiting deliveries. It is
 // the bus's hook, called before the partition's first record.
-func (s *Stage) Assigned(ctx context.Context, _ string, partition int32) error {
+func (s *Stage) Assigned(ctx context.Context, topic string, partition int32) error {
+	s.Revoked(topic, partition) // nothing, unless the bus forgot to
 	epoch, err := s.ledger.Acquire(ctx, submission.StageDelivery, partition)
 	if err != nil {
 		return err
 	}
 	l := newLane(s, partition, epoch)
 	if err := l.rebuild(ctx); err != nil {
+		l.giveUp()
 		return err
 	}
 	s.mu.Lock()
-	old := s.lanes[partition]
+	defer s.mu.Unlock()
 	s.lanes[partition] = l
-	s.mu.Unlock()
-	if old != nil {
-		old.close()
-	}
 	l.start()
 	return nil
 }
@@ -198,7 +204,45 @@ func (s *Stage) Revoked(_ string, partition int32) {
 	delete(s.lanes, partition)
 	s.mu.Unlock()
 	if l != nil {
-		l.close()
+		l.giveUp()
+		l.stop()
+		l.retakes.Wait()
+	}
+}
+
+// retakeAfter gives the group the time to revoke a partition from an owner that
+// was superseded rightly.
+const retakeAfter = 3 * time.Second
+
+// retake acquires a partition again that is ours and was taken by an owner who
+// had lost it.
+func (s *Stage) retake(l *lane) {
+	l.stop()
+	for pause := s.retakeAfter; ; pause = min(2*pause, time.Minute) {
+		t := time.NewTimer(pause)
+		select {
+		case <-l.held.Done():
+			t.Stop()
+			return
+		case <-t.C:
+		}
+		epoch, err := s.ledger.Acquire(l.held, submission.StageDelivery, l.partition)
+		if err != nil {
+			continue
+		}
+		next := l.successor(epoch)
+		if err := next.rebuild(l.held); err != nil {
+			next.cancel()
+			continue
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.lanes[l.partition] == l {
+			s.lanes[l.partition] = next
+			next.start()
+			s.logger.Info("partition taken back", "partition", l.partition, "epoch", epoch)
+		}
+		return
 	}
 }
 

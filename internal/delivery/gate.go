@@ -11,12 +11,13 @@ import (
 // gate bounds the work on one destination and closes while the destination is
 // at fault. One gate serves every partition of the process.
 type gate struct {
-	policy Policy
-	slots  chan struct{}
-	wake   func() // tells the lanes that something may go on
+	wake func() // tells the lanes that something may go on
 
 	mu      sync.Mutex
-	queued  int // handlers waiting for a slot
+	policy  Policy
+	busy    int           // slots taken
+	freed   chan struct{} // closed and replaced when something may go on
+	queued  int           // handlers waiting for a slot
 	paused  bool
 	since   time.Time
 	reason  fault.Reason
@@ -44,30 +45,52 @@ const maxQueued = 16
 const slotPatience = 2 * time.Second
 
 func newGate(p Policy, wake func()) *gate {
-	return &gate{policy: p, slots: make(chan struct{}, max(1, p.InFlight)), wake: wake}
+	return &gate{policy: p, wake: wake, freed: make(chan struct{})}
 }
 
-// try takes a slot without waiting. When it cannot, the reason says why; a
-// paused gate also says when its next probe is due (zero: nobody knows yet).
+// follow takes over another policy; everything else stays: a new timeout must
+// not resume what an operator paused.
+func (g *gate) follow(p Policy) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.policy = p
+	close(g.freed)
+	g.freed = make(chan struct{})
+}
+
+// stir lets everybody look again.
+func (g *gate) stir() {
+	g.mu.Lock()
+	close(g.freed)
+	g.freed = make(chan struct{})
+	g.mu.Unlock()
+	g.wake()
+}
+
+// try takes a slot without waiting. When it cannot, the reason says why, and
+// again when to ask next (zero: when woken).
 func (g *gate) try(now time.Time) (ok bool, why fault.Reason, again time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if h := g.hand; h != nil {
-		if h.Until.IsZero() || now.Before(h.Until) {
-			return false, fault.ReasonPaused, h.Until
-		}
-		g.hand = nil
+	if g.byHand(now) {
+		return false, fault.ReasonPaused, g.hand.Until
 	}
-	if g.paused && (g.probing || now.Before(g.probeAt)) {
+	switch {
+	case g.paused && g.probing:
+		return false, fault.ReasonPaused, time.Time{} // the probe's end wakes
+	case g.paused && now.Before(g.probeAt):
 		return false, fault.ReasonPaused, g.probeAt
-	}
-	select {
-	case g.slots <- struct{}{}:
-		g.probing = g.paused
-		return true, "", time.Time{}
-	default:
+	case g.busy >= max(1, g.policy.InFlight):
 		return false, fault.ReasonBusy, time.Time{}
 	}
+	g.busy++
+	g.probing = g.paused
+	return true, "", time.Time{}
+}
+
+// byHand says whether an operator's pause holds. The caller has the lock.
+func (g *gate) byHand(now time.Time) bool {
+	return g.hand != nil && (g.hand.Until.IsZero() || now.Before(g.hand.Until))
 }
 
 // enter is try with patience, for records fresh from the deliveries topic.
@@ -87,51 +110,79 @@ func (g *gate) enter(ctx context.Context, now func() time.Time) (bool, fault.Rea
 
 	t := time.NewTimer(slotPatience)
 	defer t.Stop()
-	select {
-	case g.slots <- struct{}{}:
+	for {
 		g.mu.Lock()
-		defer g.mu.Unlock()
-		if g.paused || g.hand != nil { // closed while we stood before it
-			<-g.slots
-			return false, fault.ReasonPaused, nil
+		freed := g.freed
+		g.mu.Unlock()
+		// Asked after freed was taken: what is freed from now on is heard.
+		if ok, why, _ := g.try(now()); ok || why == fault.ReasonPaused {
+			return ok, why, nil
 		}
-		return true, "", nil
-	case <-t.C:
-		return false, fault.ReasonBusy, nil
-	case <-ctx.Done():
-		return false, "", ctx.Err()
+		select {
+		case <-freed:
+		case <-t.C:
+			return false, fault.ReasonBusy, nil
+		case <-ctx.Done():
+			return false, "", ctx.Err()
+		}
 	}
+}
+
+// proven says whether a fault proves that the destination answers. One that was
+// silent, or that nobody understands, may as well be down.
+func proven(f *fault.Error) bool {
+	if f == nil || f.Class == fault.Permanent {
+		return true
+	}
+	switch f.Reason {
+	case fault.ReasonTimeout, fault.ReasonInterrupted, fault.ReasonUnreachable, fault.ReasonUnknown:
+		return false
+	}
+	return true
+}
+
+// back gives an unused slot back: the destination was not asked.
+func (g *gate) back() {
+	g.mu.Lock()
+	g.busy--
+	g.probing = false
+	g.mu.Unlock()
+	g.stir()
 }
 
 // leave gives the slot back and learns from the attempt. f is nil after a
 // delivery. It reports whether the gate's state changed.
 func (g *gate) leave(now time.Time, f *fault.Error) (changed bool) {
+	if f != nil && f.Class == fault.Cancelled {
+		g.back()
+		return false
+	}
 	g.mu.Lock()
-	wasProbe := g.probing && g.paused
+	if f != nil {
+		g.last = f.Reason
+	}
 	switch {
-	case f != nil && f.Class == fault.Cancelled:
-		if wasProbe {
-			g.probing = false
-		}
 	case f != nil && f.Class == fault.Destination:
 		changed = !g.paused
 		if changed {
 			g.since = now
 		}
-		wait := max(g.policy.Probe, f.RetryAfter)
-		g.paused, g.probing, g.reason, g.last = true, false, f.Reason, f.Reason
-		g.probeAt = now.Add(wait)
+		g.paused, g.probing, g.reason = true, false, f.Reason
+		g.probeAt = now.Add(max(g.policy.probe(), min(f.RetryAfter, g.policy.Max)))
+	case g.paused && !proven(f):
+		// The pause goes on. An attempt that began before it is no probe.
+		if g.probing {
+			g.probing = false
+			g.probeAt = now.Add(g.policy.probe())
+		}
 	default:
 		// It answered, so it is not at fault, whatever it said of the message.
 		changed = g.paused
 		g.paused, g.probing, g.reason = false, false, ""
-		if f != nil {
-			g.last = f.Reason
-		}
 	}
+	g.busy--
 	g.mu.Unlock()
-	<-g.slots
-	g.wake()
+	g.stir()
 	return changed
 }
 
@@ -145,7 +196,7 @@ func (g *gate) resume() {
 	g.mu.Lock()
 	g.hand, g.paused, g.probing, g.reason = nil, false, false, ""
 	g.mu.Unlock()
-	g.wake()
+	g.stir()
 }
 
 // DestinationState is what an operator sees of one destination.
@@ -162,18 +213,15 @@ type DestinationState struct {
 	InFlightOf int          `json:"inFlightLimit"`
 }
 
-func (g *gate) state() DestinationState {
+func (g *gate) state(now time.Time) DestinationState {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	s := DestinationState{
-		Paused: g.paused || g.hand != nil, Reason: g.reason, Hand: g.hand, LastFault: g.last,
-		InFlight: len(g.slots), InFlightOf: cap(g.slots),
-	}
+	s := DestinationState{Reason: g.reason, LastFault: g.last, InFlight: g.busy, InFlightOf: max(1, g.policy.InFlight)}
 	if g.paused {
-		s.Since, s.NextProbe = g.since, g.probeAt
+		s.Paused, s.Since, s.NextProbe = true, g.since, g.probeAt
 	}
-	if g.hand != nil {
-		s.Since, s.Reason = g.hand.Since, fault.ReasonOperator
+	if g.byHand(now) {
+		s.Paused, s.Hand, s.Since, s.Reason = true, g.hand, g.hand.Since, fault.ReasonOperator
 	}
 	return s
 }

@@ -108,3 +108,70 @@ func TestWaitGrowsWithinItsBounds(t *testing.T) {
 		t.Fatalf("Retry-After of an hour gave %s", w)
 	}
 }
+
+func TestGateKeepsItsStateOverAnotherPolicy(t *testing.T) {
+	g := newGate(testPolicy, func() {})
+	now := time.Unix(1000, 0)
+	g.pauseByHand(HandPause{Operator: "anna"})
+	p := testPolicy
+	p.InFlight = 1
+	g.follow(p)
+	if ok, why, _ := g.try(now); ok || why != fault.ReasonPaused {
+		t.Fatal("another policy resumed what an operator paused")
+	}
+	g.resume()
+	if ok, _, _ := g.try(now); !ok {
+		t.Fatal("resumed, and still closed")
+	}
+	if ok, why, _ := g.try(now); ok || why != fault.ReasonBusy {
+		t.Fatal("the new bound does not hold")
+	}
+}
+
+func TestGateProbeThatProvesNothing(t *testing.T) {
+	g := newGate(testPolicy, func() {})
+	now := time.Unix(1000, 0)
+	if ok, _, _ := g.try(now); !ok {
+		t.Fatal("closed")
+	}
+	g.leave(now, destinationFault())
+	now = now.Add(testPolicy.Probe)
+	if ok, _, _ := g.try(now); !ok {
+		t.Fatal("no probe")
+	}
+	// While a probe is under way nobody is told to look again at a time that
+	// has passed: that would be a busy loop.
+	if ok, _, again := g.try(now); ok || !again.IsZero() {
+		t.Fatalf("ok=%v again=%v", ok, again)
+	}
+	if g.leave(now, fault.New(fault.Retryable, fault.ReasonTimeout, "")) {
+		t.Fatal("silence is no answer")
+	}
+	if ok, _, again := g.try(now); ok || !again.Equal(now.Add(testPolicy.Probe)) {
+		t.Fatalf("ok=%v again=%v", ok, again)
+	}
+	now = now.Add(testPolicy.Probe)
+	if ok, _, _ := g.try(now); !ok {
+		t.Fatal("no probe")
+	}
+	g.back() // our own fault: the destination was not asked
+	if st := g.state(now); !st.Paused || st.InFlight != 0 {
+		t.Fatalf("%+v", st)
+	}
+	if ok, _, _ := g.try(now); !ok {
+		t.Fatal("the probe is still owed")
+	}
+	if !g.leave(now, fault.New(fault.Retryable, fault.ReasonUnavailable, "")) {
+		t.Fatal("503 is an answer")
+	}
+}
+
+func TestDueTimesAreBounded(t *testing.T) {
+	now := time.Unix(1000, 0)
+	if w := testPolicy.wait(1, 1000*time.Hour); w != testPolicy.GiveUp {
+		t.Fatalf("a Retry-After of six weeks gave %s", w)
+	}
+	if got := testPolicy.notAfter(now.Add(1000*time.Hour), now); !got.Equal(now.Add(testPolicy.GiveUp)) {
+		t.Fatalf("a due time under another clock stands at %v", got)
+	}
+}

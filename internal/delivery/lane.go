@@ -7,24 +7,32 @@ import (
 	"maps"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"weiche/internal/bus"
 	"weiche/internal/fault"
+	"weiche/internal/status"
 	"weiche/internal/submission"
 )
 
-// lane owns one partition: the records fresh from the deliveries topic come
-// through handle, those that wait through the scheduler.
+// lane owns one partition under one epoch: the records fresh from the
+// deliveries topic come through handle, those that wait through the scheduler.
 type lane struct {
 	stage     *Stage
 	partition int32
 	epoch     int64
 
-	ctx    context.Context
-	cancel context.CancelFunc
-	wake   chan struct{}
-	wg     sync.WaitGroup
+	// held ends when the partition is given up; ctx ends when the lane does,
+	// which may be earlier: another lane under a higher epoch may follow it.
+	held    context.Context
+	giveUp  context.CancelFunc
+	ctx     context.Context
+	cancel  context.CancelFunc
+	wake    chan struct{}
+	wg      sync.WaitGroup
+	retakes *sync.WaitGroup
+	lost    atomic.Bool // another owner has begun; nothing we record takes effect
 
 	mu        sync.Mutex
 	q         *queue
@@ -32,12 +40,44 @@ type lane struct {
 }
 
 // Why a record is not acknowledged although nothing is wrong with it.
-var errAgain = errors.New("the delivery is being attempted; the order comes again")
+var (
+	errAgain = errors.New("the delivery is being attempted; the order comes again")
+	errLost  = fault.New(fault.Cancelled, fault.ReasonCancelled, "another owner of the partition has begun")
+)
 
 func newLane(s *Stage, partition int32, epoch int64) *lane {
-	ctx, cancel := context.WithCancel(context.Background())
-	return &lane{stage: s, partition: partition, epoch: epoch, ctx: ctx, cancel: cancel,
-		wake: make(chan struct{}, 1), q: newQueue(), committed: -1}
+	held, giveUp := context.WithCancel(context.Background())
+	return (&lane{stage: s, partition: partition, held: held, giveUp: giveUp, retakes: &sync.WaitGroup{}}).successor(epoch)
+}
+
+// successor is a lane for the same partition under another epoch.
+func (l *lane) successor(epoch int64) *lane {
+	ctx, cancel := context.WithCancel(l.held)
+	return &lane{stage: l.stage, partition: l.partition, epoch: epoch, held: l.held, giveUp: l.giveUp, retakes: l.retakes,
+		ctx: ctx, cancel: cancel, wake: make(chan struct{}, 1), q: newQueue(), committed: -1}
+}
+
+// superseded is told when another owner turns out to have begun. Where the
+// partition is ours nevertheless (the other one has lost it by now), it is
+// taken back after a while; else it is revoked before that.
+func (l *lane) superseded() {
+	if l.lost.Swap(true) {
+		return
+	}
+	l.stage.logger.Warn("another owner of the partition has begun", "partition", l.partition, "epoch", l.epoch)
+	l.retakes.Go(func() { l.stage.retake(l) })
+}
+
+// tell appends events in the lane's name.
+func (l *lane) tell(ctx context.Context, evs ...submission.Event) error {
+	err := l.stage.ledger.Append(ctx, l.partition, evs...)
+	if errors.Is(err, status.ErrSuperseded) {
+		l.superseded()
+	}
+	if err != nil {
+		l.stage.metrics.unwritten.Inc()
+	}
+	return err
 }
 
 // rebuild reads what waits and what is dead in the partition.
@@ -66,14 +106,18 @@ func (l *lane) rebuild(ctx context.Context) error {
 		if d == nil || d.State != submission.Waiting || d.Sequence != m.Sequence {
 			return nil // a newer record, or the end of it, stands behind
 		}
-		if e := l.q.byID[m.DeliveryID]; e != nil { // appended twice, recorded once
-			l.q.done(e.offset)
-			l.q.opened(r.Offset)
-			e.offset = r.Offset
-			return nil
+		e := l.q.byID[m.DeliveryID]
+		if e == nil {
+			e = newEntry(m)
+			// What was recorded counts: a record may have been appended twice.
+			if d.DueAt != nil {
+				e.due = *d.DueAt
+			}
+			if dest, _, ok := s.destination(m.Destination); ok {
+				e.due = dest.Policy.notAfter(e.due, s.now())
+			}
 		}
-		e := &entry{id: m.DeliveryID, sub: m.ID, key: keyOf(m), order: m.Order, due: m.DueAt, offset: r.Offset, sequence: m.Sequence}
-		l.q.opened(r.Offset)
+		l.q.moved(e, r.Offset)
 		l.q.put(e)
 		return nil
 	})
@@ -85,30 +129,32 @@ func (l *lane) rebuild(ctx context.Context) error {
 		return err
 	}
 	for _, m := range dead {
-		l.q.put(&entry{id: m.DeliveryID, sub: m.ID, key: keyOf(m), order: m.Order, offset: noOffset, sequence: m.Sequence, dead: true})
+		e := newEntry(m)
+		e.dead = true
+		l.q.put(e)
 	}
 	return nil
 }
 
 func (l *lane) start() {
-	l.wg.Add(1)
-	go func() {
-		defer l.wg.Done()
-		l.schedule()
-	}()
+	l.wg.Go(l.schedule)
+	l.wg.Go(l.cut)
 }
 
-// close cancels what is under way and waits for it. Nothing cancelled is
-// counted.
-func (l *lane) close() {
+// stop cancels what is under way and waits for it. Nothing cancelled is
+// counted. An adapter that does not return is left behind: what it does is
+// fenced by the epoch, and a rebalance must not wait for it.
+func (l *lane) stop() {
 	l.cancel()
-	l.wg.Wait()
-	ctx, cancel := context.WithTimeout(context.Background(), recordGrace)
-	defer cancel()
-	l.commit(ctx)
-	l.mu.Lock()
-	l.q = newQueue()
-	l.mu.Unlock()
+	ended := make(chan struct{})
+	go func() { l.wg.Wait(); close(ended) }()
+	bound := time.NewTimer(stopBound)
+	defer bound.Stop()
+	select {
+	case <-ended:
+	case <-bound.C:
+		l.stage.logger.Error("an attempt did not end after it was cancelled; it is left behind", "partition", l.partition)
+	}
 }
 
 func (l *lane) nudge() {
@@ -118,13 +164,16 @@ func (l *lane) nudge() {
 	}
 }
 
-// commitEvery is how often the lowest unfinished waiting offset is committed.
-const commitEvery = 2 * time.Second
+const (
+	cutEvery  = 2 * time.Second // commits of the lowest unfinished waiting offset
+	stopBound = recordGrace + 2*time.Second
+)
 
-// schedule attempts what is due, until the lane closes.
+// schedule attempts what is due, until the lane stops.
 func (l *lane) schedule() {
-	tick := time.NewTicker(commitEvery)
-	defer tick.Stop()
+	// The clock may be set while we wait.
+	look := time.NewTicker(time.Minute)
+	defer look.Stop()
 	for {
 		next := l.runDue()
 		var due <-chan time.Time
@@ -137,8 +186,7 @@ func (l *lane) schedule() {
 		case <-l.ctx.Done():
 		case <-l.wake:
 		case <-due:
-		case <-tick.C:
-			l.commit(l.ctx)
+		case <-look.C:
 		}
 		if timer != nil {
 			timer.Stop()
@@ -149,9 +197,29 @@ func (l *lane) schedule() {
 	}
 }
 
+// cut gives the waiting topic's finished records up, until the lane stops. It
+// has a goroutine of its own: a broker that is slow to commit keeps nothing due
+// waiting.
+func (l *lane) cut() {
+	tick := time.NewTicker(l.stage.cutEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.ctx.Done():
+			// What is not cut now is read again and dropped by the next owner.
+			return
+		case <-tick.C:
+			l.commit(l.ctx)
+		}
+	}
+}
+
 // runDue starts every attempt that may start now and returns when to look
 // again (zero: when woken).
 func (l *lane) runDue() (next time.Time) {
+	if l.lost.Load() {
+		return time.Time{}
+	}
 	now := l.stage.now()
 	sooner := func(t time.Time) {
 		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
@@ -169,8 +237,7 @@ func (l *lane) runDue() (next time.Time) {
 			}
 			dest, g, ok := l.stage.destination(id)
 			if !ok {
-				sooner(now.Add(time.Minute)) // until the configuration names it again
-				break
+				break // until the configuration names it again, which wakes
 			}
 			if ok, _, again := g.try(now); !ok {
 				sooner(again)
@@ -178,11 +245,7 @@ func (l *lane) runDue() (next time.Time) {
 			}
 			e.running = true
 			l.q.offer(e.key)
-			l.wg.Add(1)
-			go func() {
-				defer l.wg.Done()
-				l.retry(e, dest, g)
-			}()
+			l.wg.Go(func() { l.retry(e, dest, g) })
 		}
 	}
 	return next
@@ -190,31 +253,67 @@ func (l *lane) runDue() (next time.Time) {
 
 // retry attempts one waiting delivery. The slot of the gate is taken.
 func (l *lane) retry(e *entry, dest Destination, g *gate) {
-	rec, err := l.stage.log.Fetch(l.ctx, TopicWait, l.partition, e.offset)
-	var m submission.DeliveryMeta
-	if err == nil {
-		m, err = submission.ParseDeliveryMeta(rec.Headers)
-	}
+	rec, m, due, err := l.waitingRecord(e)
 	if err != nil {
-		g.leave(l.stage.now(), fault.New(fault.Cancelled, fault.ReasonCancelled, ""))
+		g.back()
 		l.later(e)
 		if l.ctx.Err() == nil {
 			l.stage.logger.Error("a waiting record cannot be read, trying again", "partition", l.partition, "offset", e.offset, "error", fault.Of(err).Error())
 		}
 		return
 	}
+	if !due {
+		g.back()
+		return
+	}
 	f := l.attempt(l.ctx, m, rec.Value, dest, g)
-	if f != nil && f.Class == fault.Destination {
-		// A failed probe changes nothing for the record: it waits as it did.
-		l.mu.Lock()
-		e.running = false
-		l.q.put(e)
-		l.mu.Unlock()
+	if f != nil && f.Class == fault.Destination && string(f.Reason) == m.Reason {
+		// Another failed probe changes nothing for the record: it waits as it did.
+		l.release(e)
 		return
 	}
 	if err := l.settle(l.ctx, m, rec.Value, e, f); err != nil {
 		l.later(e)
 	}
+}
+
+// waitingRecord reads what an entry waits with, and brings both up to what the
+// account says. It may say more than we know: an append that failed for us may
+// have been written all the same. due is false where nothing is to be attempted
+// now; then the entry is where it belongs.
+func (l *lane) waitingRecord(e *entry) (rec *bus.Record, m submission.DeliveryMeta, due bool, err error) {
+	acct, err := l.stage.ledger.Account(l.ctx, e.sub)
+	if err != nil {
+		return nil, m, false, err
+	}
+	if !acct.Known() {
+		return nil, m, false, fault.New(fault.Retryable, fault.ReasonUnknown, "the account does not know a submission that waits")
+	}
+	d := acct.Delivery(e.id)
+	switch {
+	case d == nil || d.State.Final():
+		l.finish(e)
+		return nil, m, false, nil
+	case d.State == submission.Dead:
+		l.dies(e)
+		return nil, m, false, nil
+	}
+	if rec, err = l.stage.log.Fetch(l.ctx, TopicWait, l.partition, e.offset); err != nil {
+		return nil, m, false, err
+	}
+	if m, err = submission.ParseDeliveryMeta(rec.Headers); err != nil {
+		return nil, m, false, err
+	}
+	if d.Sequence > m.Sequence && d.DueAt != nil && d.DueAt.After(l.stage.now()) && d.DueAt.After(e.due) {
+		l.mu.Lock()
+		e.due = *d.DueAt
+		l.mu.Unlock()
+		l.release(e)
+		l.nudge()
+		return nil, m, false, nil
+	}
+	m.Attempts, m.Sequence, m.Redrives = max(m.Attempts, d.Attempts), max(m.Sequence, d.Sequence), max(m.Redrives, d.Redrives)
+	return rec, m, true, nil
 }
 
 // later brings an entry back whose outcome could not be recorded.
@@ -229,6 +328,9 @@ func (l *lane) later(e *entry) {
 // handle takes one record of the deliveries topic.
 func (l *lane) handle(ctx context.Context, rec *bus.Record) error {
 	s := l.stage
+	if l.lost.Load() {
+		return errLost
+	}
 	m, err := submission.ParseDeliveryMeta(rec.Headers)
 	if err != nil {
 		return l.undecodable(ctx, rec, err)
@@ -245,45 +347,74 @@ func (l *lane) handle(ctx context.Context, rec *bus.Record) error {
 	if rec.Headers[submission.HeaderType] == submission.TypeControl {
 		return l.control(ctx, m, d)
 	}
-	m.Attempts, m.Sequence, m.Order = d.Attempts, d.Sequence, max(m.Order, d.Order)
-
-	var redriven *entry
-	switch d.State {
-	case submission.InFlight:
-	case submission.Dead:
-		if m.Instruction == nil || m.Instruction.Kind != submission.InstructRedrive || m.Redrives != d.Redrives+1 {
-			return nil // a repeat
-		}
-		// A redrive begins anew: its own attempts, its own time to give up.
-		m.Since = time.Time{}
-		if redriven, err = l.takeDead(m); err != nil {
-			return err
-		}
-	default:
-		return nil // a repeat: it is delivered, or waits in the waiting topic
+	redrive := m.Instruction != nil && m.Instruction.Kind == submission.InstructRedrive
+	wanted := m.Redrives
+	m.Attempts, m.Sequence, m.Order, m.Redrives = d.Attempts, d.Sequence, max(m.Order, d.Order), d.Redrives
+	if redrive {
+		// A redrive begins anew: its own waits, its own time to give up.
+		m.Since, m.Before = time.Time{}, d.Attempts
 	}
 
 	l.mu.Lock()
-	blocked := redriven == nil && l.q.blocked(keyOf(m))
+	e := l.q.byID[m.DeliveryID]
+	switch {
+	case e != nil && e.running:
+		l.mu.Unlock()
+		if !redrive {
+			return nil // a repeat
+		}
+		return errAgain
+	case d.State == submission.InFlight:
+	case d.State == submission.Dead && redrive && wanted == d.Redrives+1:
+		m.Redrives = wanted
+		if e == nil {
+			e = newEntry(m)
+			e.dead = true
+		}
+	case d.State == submission.Dead:
+		l.mu.Unlock()
+		if e == nil {
+			e = newEntry(m)
+		}
+		l.dies(e)
+		return nil // a repeat
+	case d.State.Final():
+		l.mu.Unlock()
+		l.finish(e)
+		return nil // a repeat
+	case e != nil && !e.dead:
+		l.mu.Unlock()
+		return nil // a repeat: it waits in the waiting topic
+	default:
+		// The account says that it waits, and nothing waits here: recording it
+		// seemed to fail and was done all the same.
+		l.mu.Unlock()
+		return l.waitAgain(ctx, m, rec.Value, e, d)
+	}
+	if e != nil {
+		e.running = true
+		l.q.put(e)
+	}
+	blocked := l.q.blocked(keyOf(m), e)
 	l.mu.Unlock()
 	if blocked {
-		return l.wait(ctx, m, rec.Value, nil, fault.ReasonBehindCase, "parked behind an earlier submission of its case")
+		return l.wait(ctx, m, rec.Value, e, fault.ReasonBehindCase, "parked behind an earlier submission of its case")
 	}
 	dest, g, ok := s.destination(m.Destination)
 	if !ok {
-		return l.wait(ctx, m, rec.Value, redriven, fault.ReasonMisconfigured, "the configuration names no such destination at the moment")
+		return l.wait(ctx, m, rec.Value, e, fault.ReasonMisconfigured, "the configuration names no such destination at the moment")
 	}
 	in, why, err := g.enter(ctx, s.now)
 	if err != nil {
-		l.giveBack(redriven)
+		l.release(e)
 		return err
 	}
 	if !in {
-		return l.wait(ctx, m, rec.Value, redriven, why, "the destination takes nothing more at the moment")
+		return l.wait(ctx, m, rec.Value, e, why, "the destination takes nothing more at the moment")
 	}
 	f := l.attempt(ctx, m, rec.Value, dest, g)
-	if err := l.settle(ctx, m, rec.Value, redriven, f); err != nil {
-		l.giveBack(redriven)
+	if err := l.settle(ctx, m, rec.Value, e, f); err != nil {
+		l.release(e)
 		return err
 	}
 	return nil
@@ -307,24 +438,8 @@ func (l *lane) account(ctx context.Context, m submission.DeliveryMeta) (*submiss
 	return l.stage.ledger.Account(ctx, m.ID)
 }
 
-// takeDead finds the dead entry of a redrive, marks it as being attempted and
-// returns it.
-func (l *lane) takeDead(m submission.DeliveryMeta) (*entry, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	e := l.q.byID[m.DeliveryID]
-	if e == nil {
-		e = &entry{id: m.DeliveryID, sub: m.ID, key: keyOf(m), order: m.Order, offset: noOffset, sequence: m.Sequence, dead: true}
-	}
-	if e.running {
-		return nil, errAgain
-	}
-	e.running = true
-	l.q.put(e)
-	return e, nil
-}
-
-func (l *lane) giveBack(e *entry) {
+// release ends an attempt that changed nothing.
+func (l *lane) release(e *entry) {
 	if e == nil {
 		return
 	}
@@ -334,16 +449,28 @@ func (l *lane) giveBack(e *entry) {
 	l.q.put(e)
 }
 
+// dies notes that a delivery is dead by the account: it holds its case.
+func (l *lane) dies(e *entry) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e.offset, e.dead, e.running = noOffset, true, false
+	l.q.put(e)
+}
+
 // control carries out an operator's order about a dead or waiting delivery.
 func (l *lane) control(ctx context.Context, m submission.DeliveryMeta, d *submission.DeliveryAccount) error {
 	if m.Instruction == nil || m.Instruction.Kind != submission.InstructClose {
 		return nil
 	}
-	if d.State != submission.Dead && d.State != submission.Waiting {
-		return nil // already ended
-	}
 	l.mu.Lock()
 	e := l.q.byID[m.DeliveryID]
+	if d.State != submission.Dead && d.State != submission.Waiting {
+		l.mu.Unlock()
+		if d.State.Final() && e != nil && !e.running {
+			l.finish(e) // recorded, though it seemed to fail
+		}
+		return nil
+	}
 	if e != nil {
 		if e.running {
 			l.mu.Unlock()
@@ -355,8 +482,8 @@ func (l *lane) control(ctx context.Context, m submission.DeliveryMeta, d *submis
 	l.mu.Unlock()
 	ev := l.event(submission.EventClosed, m, "closed")
 	ev.Reason, ev.Operator, ev.Note = string(fault.ReasonOperator), m.Instruction.Operator, m.Instruction.Reason
-	if err := l.stage.ledger.Append(ctx, l.partition, ev); err != nil {
-		l.giveBack(e)
+	if err := l.tell(ctx, ev); err != nil {
+		l.release(e)
 		return err
 	}
 	l.finish(e)
@@ -390,7 +517,11 @@ func (l *lane) settle(ctx context.Context, m submission.DeliveryMeta, value []by
 		l.stage.metrics.delivered.WithLabelValues(m.Destination, m.Adapter).Inc()
 		return nil
 	case f.Class == fault.Destination:
-		return l.wait(rctx, m, value, e, f.Reason, f.Detail)
+		// Told as an attempt without a number: it was made, and is not counted.
+		m.DueAt = time.Time{}
+		ev := l.event(submission.EventAttempt, m, f.Class.String(), strconv.Itoa(m.Sequence+1))
+		ev.Reason, ev.Class, ev.Detail = string(f.Reason), f.Class.String(), f.Detail
+		return l.park(rctx, m, value, e, ev)
 	case f.Class == fault.Permanent:
 		return l.bury(rctx, m, value, e, f)
 	}
@@ -402,7 +533,7 @@ func (l *lane) settle(ctx context.Context, m submission.DeliveryMeta, value []by
 			"retried for %s, last fault %s", now.Sub(m.Since).Round(time.Second), f.Reason))
 	}
 	m.Attempts++
-	m.DueAt = now.Add(policy.wait(m.Attempts, f.RetryAfter))
+	m.DueAt = now.Add(policy.wait(m.Attempts-m.Before, f.RetryAfter))
 	ev := l.event(submission.EventAttempt, m, strconv.Itoa(m.Attempts))
 	ev.Attempt, ev.Reason, ev.Class, ev.Detail = m.Attempts, string(f.Reason), f.Class.String(), f.Detail
 	return l.park(rctx, m, value, e, ev)
@@ -414,15 +545,32 @@ func (l *lane) wait(ctx context.Context, m submission.DeliveryMeta, value []byte
 	ev := l.event(submission.EventWaiting, m, "waiting", strconv.Itoa(m.Sequence+1))
 	ev.Reason, ev.Detail = string(why), detail
 	if err := l.park(ctx, m, value, e, ev); err != nil {
-		l.giveBack(e)
+		l.release(e)
 		return err
 	}
 	return nil
 }
 
+// waitAgain appends what waits by the account, with its time.
+func (l *lane) waitAgain(ctx context.Context, m submission.DeliveryMeta, value []byte, e *entry, d *submission.DeliveryAccount) error {
+	m.DueAt = time.Time{}
+	if d.DueAt != nil {
+		m.DueAt = *d.DueAt
+	}
+	m.Instruction = nil
+	ev := l.event(submission.EventWaiting, m, "waiting", strconv.Itoa(m.Sequence+1))
+	ev.Reason, ev.Detail = d.Reason, d.Detail
+	return l.park(ctx, m, value, e, ev)
+}
+
 // park appends the waiting record, then the event, then changes the queue: a
 // crash in between repeats, it never loses.
 func (l *lane) park(ctx context.Context, m submission.DeliveryMeta, value []byte, e *entry, ev submission.Event) error {
+	l.mu.Lock()
+	end := l.q.appending()
+	l.mu.Unlock()
+	defer func() { l.mu.Lock(); end(); l.mu.Unlock() }()
+
 	m.Sequence++
 	m.Reason = ev.Reason
 	redriven := m.Instruction
@@ -430,6 +578,14 @@ func (l *lane) park(ctx context.Context, m submission.DeliveryMeta, value []byte
 	rec := l.copyOf(TopicWait, m, value)
 	if err := l.stage.log.Append(ctx, rec); err != nil {
 		l.stage.metrics.unwritten.Inc()
+		if f := fault.Of(err); f.Reason == fault.ReasonTooLarge {
+			// It will never fit: the headers grew over the limit.
+			if ev.Attempt > 0 {
+				m.Attempts--
+			}
+			m.Sequence, m.Instruction = m.Sequence-1, redriven
+			return l.bury(ctx, m, value, e, fault.New(fault.Permanent, fault.ReasonTooLarge, "the record is too large to wait; last fault %s", ev.Reason))
+		}
 		return err
 	}
 	ev.Sequence = m.Sequence
@@ -443,12 +599,10 @@ func (l *lane) park(ctx context.Context, m submission.DeliveryMeta, value []byte
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if e == nil {
-		e = &entry{id: m.DeliveryID, sub: m.ID, key: keyOf(m), order: m.Order}
-	} else {
-		l.q.done(e.offset)
+		e = newEntry(m)
 	}
-	l.q.opened(rec.Offset)
-	e.offset, e.sequence, e.due, e.dead, e.running = rec.Offset, m.Sequence, m.DueAt, false, false
+	l.q.moved(e, rec.Offset)
+	e.due, e.dead, e.running = m.DueAt, false, false
 	l.q.put(e)
 	l.nudge()
 	return nil
@@ -476,15 +630,10 @@ func (l *lane) bury(ctx context.Context, m submission.DeliveryMeta, value []byte
 		return err
 	}
 	l.stage.metrics.dead.WithLabelValues(m.Destination, string(f.Reason)).Inc()
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if e == nil {
-		e = &entry{id: m.DeliveryID, sub: m.ID, key: keyOf(m), order: m.Order}
-	} else {
-		l.q.done(e.offset)
+		e = newEntry(m)
 	}
-	e.offset, e.dead, e.running = noOffset, true, false
-	l.q.put(e)
+	l.dies(e)
 	return nil
 }
 
@@ -497,11 +646,7 @@ func (l *lane) record(ctx context.Context, m submission.DeliveryMeta, ev submiss
 		r.Operator, r.At = i.Operator, i.At
 		evs = []submission.Event{r, ev}
 	}
-	if err := l.stage.ledger.Append(ctx, l.partition, evs...); err != nil {
-		l.stage.metrics.unwritten.Inc()
-		return err
-	}
-	return nil
+	return l.tell(ctx, evs...)
 }
 
 // finish ends an entry after its end was recorded.
@@ -511,7 +656,6 @@ func (l *lane) finish(e *entry) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.q.done(e.offset)
 	l.q.remove(e)
 	l.nudge()
 }
@@ -548,27 +692,38 @@ func (l *lane) undecodable(ctx context.Context, rec *bus.Record, cause error) er
 		Held: &submission.Held{Topic: TopicDead, Partition: out.Partition, Offset: out.Offset},
 	}
 	l.stage.logger.Error("a delivery record that cannot be read went to the dead letters", "partition", rec.Partition, "offset", rec.Offset, "error", cause.Error())
-	return l.stage.ledger.Append(ctx, l.partition, ev)
+	return l.tell(ctx, ev)
 }
 
-// commit moves the waiting topic's lowest unfinished offset.
+// commit moves the waiting topic's lowest unfinished offset and cuts what lies
+// below. The group has no members that a broker could fence, so we do: only an
+// owner whose every event took effect may take bytes away.
 func (l *lane) commit(ctx context.Context) {
 	l.mu.Lock()
 	low := l.q.low()
 	stale := low == l.committed
 	l.mu.Unlock()
-	if stale {
+	if stale || l.lost.Load() {
 		return
 	}
 	s := l.stage
+	owned, err := s.ledger.Owns(ctx, submission.StageDelivery, l.partition, l.epoch)
+	if err != nil {
+		return // what is behind it is told elsewhere
+	}
+	if !owned {
+		l.superseded()
+		return
+	}
 	if err := s.log.Commit(ctx, WaitGroup, TopicWait, l.partition, low); err != nil {
 		s.logger.Debug("commit of the waiting topic failed, trying again", "partition", l.partition, "reason", fault.Of(err).Reason)
+		return
+	}
+	if err := s.log.DeleteBelow(ctx, TopicWait, l.partition, low); err != nil {
+		s.logger.Debug("cutting the waiting topic failed, trying again", "partition", l.partition, "reason", fault.Of(err).Reason)
 		return
 	}
 	l.mu.Lock()
 	l.committed = low
 	l.mu.Unlock()
-	if err := s.log.DeleteBelow(ctx, TopicWait, l.partition, low); err != nil {
-		s.logger.Debug("cutting the waiting topic failed, trying again", "partition", l.partition, "reason", fault.Of(err).Reason)
-	}
 }

@@ -11,7 +11,6 @@ type metrics struct {
 	seconds   *prometheus.HistogramVec
 	delivered *prometheus.CounterVec
 	dead      *prometheus.CounterVec
-	paused    *prometheus.GaugeVec
 	unwritten prometheus.Counter
 }
 
@@ -25,12 +24,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Deliveries a destination has taken."}, []string{"destination", "adapter"}),
 		dead: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weiche_delivery_dead_total",
 			Help: "Deliveries that went to the dead letters."}, []string{"destination", "reason"}),
-		paused: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "weiche_delivery_destination_paused",
-			Help: "1 while the destination is paused."}, []string{"destination"}),
 		unwritten: prometheus.NewCounter(prometheus.CounterOpts{Name: "weiche_delivery_unrecorded_total",
 			Help: "Outcomes that could not be recorded and were not acknowledged."}),
 	}
-	reg.MustRegister(m.attempts, m.seconds, m.delivered, m.dead, m.paused, m.unwritten)
+	reg.MustRegister(m.attempts, m.seconds, m.delivered, m.dead, m.unwritten)
 	return m
 }
 
@@ -40,5 +37,4 @@ func (m *metrics) zero(id, kind string) {
 	m.seconds.WithLabelValues(kind)
 	m.delivered.WithLabelValues(id, kind)
 	m.dead.WithLabelValues(id, string(fault.ReasonRefused))
-	m.paused.WithLabelValues(id)
 }

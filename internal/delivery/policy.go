@@ -20,10 +20,26 @@ type Policy struct {
 }
 
 // wait returns how long to wait after the given attempt (1-based). What the
-// destination asked for stands where it is longer than the policy's own wait.
+// destination asked for stands where it is longer than the policy's own wait,
+// up to GiveUp: waiting longer is waiting for the dead letter.
 func (p Policy) wait(attempt int, asked time.Duration) time.Duration {
 	w := float64(p.Initial) * math.Pow(p.Factor, float64(attempt-1))
 	w = min(w, float64(p.Max))
 	w -= w * p.Jitter * rand.Float64()
+	if p.GiveUp > 0 {
+		asked = min(asked, p.GiveUp)
+	}
 	return max(time.Duration(w), asked)
 }
+
+// notAfter bounds a due time that was written under another clock: nothing
+// waits longer than the policy ever would.
+func (p Policy) notAfter(due, now time.Time) time.Time {
+	if last := now.Add(max(p.Max, p.GiveUp)); due.After(last) {
+		return last
+	}
+	return due
+}
+
+// probe is the time between two probes; never none, which would be a storm.
+func (p Policy) probe() time.Duration { return max(p.Probe, 10*time.Millisecond) }

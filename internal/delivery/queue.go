@@ -22,18 +22,21 @@ func keyOf(d submission.DeliveryMeta) caseKey { return caseKey{d.Portal, d.CaseI
 // entry is one unfinished delivery of a partition. Its bytes lie in the waiting
 // topic (or, when dead, among the dead letters), not in memory.
 type entry struct {
-	id       uuid.UUID // delivery
-	sub      uuid.UUID
-	key      caseKey
-	order    int64
-	due      time.Time
-	offset   int64 // in the waiting topic; noOffset while it has no record there
-	sequence int
-	dead     bool
-	running  bool
+	id      uuid.UUID // delivery
+	sub     uuid.UUID
+	key     caseKey
+	order   int64
+	due     time.Time
+	offset  int64 // in the waiting topic; noOffset while it has no record there
+	dead    bool
+	running bool
 }
 
 const noOffset int64 = -1
+
+func newEntry(d submission.DeliveryMeta) *entry {
+	return &entry{id: d.DeliveryID, sub: d.ID, key: keyOf(d), order: d.Order, offset: noOffset}
+}
 
 // queue holds the unfinished deliveries of one partition: by case, in the order
 // of acceptance, and the heads of the cases by destination and due time. It is
@@ -42,19 +45,19 @@ type queue struct {
 	byID  map[uuid.UUID]*entry
 	cases map[caseKey][]*entry
 	ready map[string]*heads // by destination
-	// offsets of unfinished waiting records, lowest first
-	open   offsets
-	closed map[int64]struct{}
-	next   int64 // offset behind the newest waiting record
+	next  int64             // offset behind the newest waiting record that was recorded
+	// floors of appends to the waiting topic whose event is not recorded yet:
+	// their records lie at the floor or above, and must not be cut.
+	floors map[*int64]struct{}
 }
 
 func newQueue() *queue {
-	return &queue{byID: map[uuid.UUID]*entry{}, cases: map[caseKey][]*entry{}, ready: map[string]*heads{}, closed: map[int64]struct{}{}}
+	return &queue{byID: map[uuid.UUID]*entry{}, cases: map[caseKey][]*entry{}, ready: map[string]*heads{}, floors: map[*int64]struct{}{}}
 }
 
-// blocked says whether an earlier unfinished delivery of the case holds others
-// back.
-func (q *queue) blocked(k caseKey) bool { return len(q.cases[k]) > 0 }
+// blocked says whether an unfinished delivery of the case other than e (nil: one
+// that is not queued) stands at its head and holds it back.
+func (q *queue) blocked(k caseKey, e *entry) bool { return len(q.cases[k]) > 0 && q.cases[k][0] != e }
 
 // put adds an entry or brings a changed one back into its place.
 func (q *queue) put(e *entry) {
@@ -106,41 +109,32 @@ func (q *queue) offer(k caseKey) {
 	}
 }
 
-// opened notes a record appended to the waiting topic.
-func (q *queue) opened(offset int64) {
-	heap.Push(&q.open, offset)
+// appending notes that a record is about to be appended to the waiting topic;
+// the returned function ends that, after its event was recorded or given up.
+func (q *queue) appending() (end func()) {
+	floor := q.next
+	q.floors[&floor] = struct{}{}
+	return func() { delete(q.floors, &floor) }
+}
+
+// moved gives an entry its newest waiting record.
+func (q *queue) moved(e *entry, offset int64) {
+	e.offset = offset
 	q.next = max(q.next, offset+1)
 }
 
-// done notes that a waiting record is finished.
-func (q *queue) done(offset int64) {
-	if offset != noOffset {
-		q.closed[offset] = struct{}{}
-	}
-}
-
-// low returns the lowest unfinished offset of the waiting topic.
+// low returns the lowest offset of the waiting topic that is still needed.
 func (q *queue) low() int64 {
-	for len(q.open) > 0 {
-		if _, ok := q.closed[q.open[0]]; !ok {
-			return q.open[0]
+	low := q.next
+	for _, e := range q.byID {
+		if e.offset != noOffset {
+			low = min(low, e.offset)
 		}
-		delete(q.closed, heap.Pop(&q.open).(int64))
 	}
-	return q.next
-}
-
-type offsets []int64
-
-func (o offsets) Len() int           { return len(o) }
-func (o offsets) Less(i, j int) bool { return o[i] < o[j] }
-func (o offsets) Swap(i, j int)      { o[i], o[j] = o[j], o[i] }
-func (o *offsets) Push(x any)        { *o = append(*o, x.(int64)) }
-func (o *offsets) Pop() any {
-	old := *o
-	x := old[len(old)-1]
-	*o = old[:len(old)-1]
-	return x
+	for floor := range q.floors {
+		low = min(low, *floor)
+	}
+	return low
 }
 
 // heads is a heap of case heads of one destination by due time, then order.

@@ -28,7 +28,7 @@ func TestQueueKeepsCasesInOrder(t *testing.T) {
 				order++
 				e := &entry{id: uuid.New(), key: newKey(), order: order, offset: nextOffset,
 					due: now.Add(time.Duration(rapid.IntRange(0, 50).Draw(t, "due")) * time.Second)}
-				q.opened(nextOffset)
+				q.moved(e, nextOffset)
 				open[nextOffset] = true
 				nextOffset++
 				q.put(e)
@@ -46,20 +46,17 @@ func TestQueueKeepsCasesInOrder(t *testing.T) {
 					e.running = true
 					q.put(e)
 				case 1: // failed: a new waiting record
-					q.done(e.offset)
 					delete(open, e.offset)
-					e.offset, e.running, e.dead = nextOffset, false, false
-					q.opened(nextOffset)
+					e.running, e.dead = false, false
+					q.moved(e, nextOffset)
 					open[nextOffset] = true
 					nextOffset++
 					q.put(e)
 				case 2:
-					q.done(e.offset)
 					delete(open, e.offset)
 					e.offset, e.running, e.dead = noOffset, false, true
 					q.put(e)
 				case 3:
-					q.done(e.offset)
 					delete(open, e.offset)
 					q.remove(e)
 					for i := range entries {
@@ -103,6 +100,17 @@ func TestQueueKeepsCasesInOrder(t *testing.T) {
 			if q.low() != low {
 				t.Fatalf("lowest unfinished offset %d, want %d", q.low(), low)
 			}
+			// What is appended and not recorded yet is not cut, whatever others do.
+			end := q.appending()
+			other := &entry{id: uuid.New(), key: newKey(), order: order + 1}
+			q.moved(other, nextOffset+1) // the one being appended got nextOffset
+			q.put(other)
+			q.remove(other)
+			if q.low() > nextOffset {
+				t.Fatalf("offset %d is cut while its event is not recorded yet", nextOffset)
+			}
+			end()
+			q.next = nextOffset
 		}
 	})
 }

@@ -2,25 +2,35 @@ package delivery
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// waitingCollector counts at scrape time what waits in the process's
-// partitions, so that the hot path keeps no second account.
-type waitingCollector struct {
-	stage *Stage
-	desc  *prometheus.Desc
+// collector tells at scrape time what waits in the process's partitions and
+// which destinations are paused, so that nobody keeps a second account.
+type collector struct {
+	stage           *Stage
+	waiting, paused *prometheus.Desc
 }
 
-func newWaitingCollector(s *Stage) *waitingCollector {
-	return &waitingCollector{s, prometheus.NewDesc("weiche_delivery_waiting_submissions",
-		"Deliveries that wait in this process's partitions, by destination.", []string{"destination"}, nil)}
+func newCollector(s *Stage) *collector {
+	return &collector{s,
+		prometheus.NewDesc("weiche_delivery_waiting_submissions",
+			"Deliveries that wait in this process's partitions, by destination.", []string{"destination"}, nil),
+		prometheus.NewDesc("weiche_delivery_destination_paused",
+			"1 while the destination is paused, by its fault or by an operator.", []string{"destination"}, nil)}
 }
 
 // Describe implements prometheus.Collector.
-func (c *waitingCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
+func (c *collector) Describe(ch chan<- *prometheus.Desc) { ch <- c.waiting; ch <- c.paused }
 
 // Collect implements prometheus.Collector.
-func (c *waitingCollector) Collect(ch chan<- prometheus.Metric) {
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for id, n := range c.stage.waiting() {
-		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(n), id)
+		ch <- prometheus.MustNewConstMetric(c.waiting, prometheus.GaugeValue, float64(n), id)
+	}
+	for _, d := range c.stage.Destinations() {
+		paused := 0.0
+		if d.Paused {
+			paused = 1
+		}
+		ch <- prometheus.MustNewConstMetric(c.paused, prometheus.GaugeValue, paused, d.ID)
 	}
 }
 
