@@ -116,7 +116,7 @@ func Run(ctx context.Context, o Options) error {
 	if srv.Shutdown(end) != nil {
 		_ = srv.Close()
 	}
-	<-served
+	_ = <-served // http.ErrServerClosed
 	return nil
 }
 

@@ -143,7 +143,7 @@ func (m *message) unpack(contentType string) error {
 	parts := multipart.NewReader(f, params["boundary"])
 	for n := 0; ; n++ {
 		p, err := parts.NextRawPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil || n > maxParts {

@@ -198,7 +198,7 @@ func (s Suite) Run(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			err := door.Adapter.Deliver(ctx, door.delivery())
-			mustBe(t, err, c.class)
+			_ = mustBe(t, err, c.class)
 			leaks.check(t, err, door, nil)
 		})
 	}
@@ -219,7 +219,7 @@ func (s Suite) Run(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		err := door.Adapter.Deliver(ctx, NewDelivery([]byte("a")))
-		mustBe(t, err, fault.Cancelled)
+		_ = mustBe(t, err, fault.Cancelled)
 		if got := door.Received(); len(got) != 0 {
 			t.Errorf("%d messages came out though all was cancelled before", len(got))
 		}
@@ -238,7 +238,7 @@ func (s Suite) Run(t *testing.T) {
 			cancel()
 		}()
 		err := door.Adapter.Deliver(ctx, door.delivery())
-		mustBe(t, err, fault.Cancelled)
+		_ = mustBe(t, err, fault.Cancelled)
 		leaks.check(t, err, door, nil)
 	})
 
@@ -273,7 +273,7 @@ func (s Suite) Run(t *testing.T) {
 			return io.NopCloser(io.MultiReader(strings.NewReader("a"), failing{errors.New(Canary)})), nil
 		}
 		err = door.Adapter.Deliver(t.Context(), forged)
-		mustBe(t, err, fault.Retryable)
+		_ = mustBe(t, err, fault.Retryable)
 		leaks.check(t, err, door, nil)
 		if got := door.Received(); len(got) != 0 {
 			t.Errorf("%d messages came out without their attachments", len(got))

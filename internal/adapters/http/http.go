@@ -253,7 +253,7 @@ func (a *Adapter) Deliver(ctx context.Context, d *submission.Delivery) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	out := newStream(ctx, body)
-	defer out.stop()
+	defer func() { _ = out.stop() }()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.url, out)
 	if err != nil {
 		return fault.Wrap(err, fault.Destination, fault.ReasonMisconfigured, "no request can be made for this address")
@@ -286,7 +286,10 @@ func (a *Adapter) Deliver(ctx context.Context, d *submission.Delivery) error {
 		}
 		return classify(ctx, err)
 	}
-	defer drain(resp.Body)
+	defer func() {
+		drain(resp.Body)
+		_ = resp.Body.Close()
+	}()
 	return judge(resp, a.clock())
 }
 
@@ -348,7 +351,6 @@ func drain(body io.ReadCloser) {
 	t := time.AfterFunc(drainTime, func() { _ = body.Close() })
 	defer t.Stop()
 	_, _ = io.CopyN(io.Discard, body, maxDrain)
-	_ = body.Close()
 }
 
 func judge(resp *http.Response, now time.Time) error {
