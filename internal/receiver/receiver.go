@@ -116,7 +116,9 @@ func Run(ctx context.Context, o Options) error {
 	if srv.Shutdown(end) != nil {
 		_ = srv.Close()
 	}
-	_ = <-served // http.ErrServerClosed
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
 	return nil
 }
 
