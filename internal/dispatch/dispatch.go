@@ -45,6 +45,7 @@ type Log interface {
 type Ledger interface {
 	Acquire(ctx context.Context, stage submission.Stage, partition int32) (epoch int64, err error)
 	Account(ctx context.Context, id uuid.UUID) (*submission.Account, error)
+	// Append fails with status.ErrSuperseded where another owner has begun.
 	Append(ctx context.Context, partition int32, evs ...submission.Event) error
 }
 
@@ -98,13 +99,15 @@ type Stage struct {
 
 	catalogue atomic.Pointer[Catalogue]
 	mu        sync.Mutex
-	epochs    map[int32]int64
+	owned     map[int32]*ownership
+
+	retakeAfter time.Duration
 }
 
 // New makes the stage; SetCatalogue comes before the first record.
 func New(log Log, ledger Ledger, payload Payload, logger *slog.Logger, reg prometheus.Registerer, now func() time.Time) *Stage {
 	return &Stage{log: log, ledger: ledger, payload: payload, logger: logger, now: now,
-		metrics: newMetrics(reg), epochs: map[int32]int64{}}
+		metrics: newMetrics(reg), owned: map[int32]*ownership{}, retakeAfter: retakeAfter}
 }
 
 // SetCatalogue replaces rules, mappings and portals as a whole. Records under
@@ -113,22 +116,31 @@ func (s *Stage) SetCatalogue(c Catalogue) { s.catalogue.Store(&c) }
 
 // Assigned takes over a partition. It is the bus's hook, called before the
 // partition's first record.
-func (s *Stage) Assigned(ctx context.Context, _ string, partition int32) error {
+func (s *Stage) Assigned(ctx context.Context, topic string, partition int32) error {
+	s.Revoked(topic, partition) // nothing, unless the bus forgot to
 	epoch, err := s.ledger.Acquire(ctx, submission.StageDispatch, partition)
 	if err != nil {
 		return err
 	}
+	o := &ownership{partition: partition}
+	o.held, o.giveUp = context.WithCancel(context.Background())
+	o.epoch.Store(epoch)
 	s.mu.Lock()
-	s.epochs[partition] = epoch
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	s.owned[partition] = o
 	return nil
 }
 
 // Revoked gives a partition up.
 func (s *Stage) Revoked(_ string, partition int32) {
 	s.mu.Lock()
-	delete(s.epochs, partition)
+	o := s.owned[partition]
+	delete(s.owned, partition)
 	s.mu.Unlock()
+	if o != nil {
+		o.giveUp()
+		o.retakes.Wait()
+	}
 }
 
 // Handle is the watermill handler of the submissions topic. An error means: not
@@ -139,13 +151,13 @@ func (s *Stage) Handle(msg *message.Message) error {
 		return errors.New("a message that does not come from the bus")
 	}
 	s.mu.Lock()
-	epoch, ok := s.epochs[rec.Partition]
+	own := s.owned[rec.Partition]
 	s.mu.Unlock()
-	if !ok {
+	if own == nil || own.lost.Load() {
 		return fault.New(fault.Cancelled, fault.ReasonCancelled, "partition %d is no longer ours", rec.Partition)
 	}
 	began := s.now()
-	w := work{Stage: s, rec: rec, epoch: epoch, cat: *s.catalogue.Load()}
+	w := work{Stage: s, rec: rec, own: own, epoch: own.epoch.Load(), cat: *s.catalogue.Load()}
 	err := w.run(msg.Context())
 	if err != nil {
 		if f := fault.Of(err); f.Class != fault.Cancelled {

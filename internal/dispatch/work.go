@@ -2,7 +2,14 @@ package dispatch
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"maps"
+	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,6 +19,7 @@ import (
 	"weiche/internal/bus"
 	"weiche/internal/fault"
 	"weiche/internal/routing"
+	"weiche/internal/status"
 	"weiche/internal/submission"
 )
 
@@ -19,6 +27,7 @@ import (
 type work struct {
 	*Stage
 	rec   *bus.Record
+	own   *ownership
 	epoch int64
 	cat   Catalogue
 	meta  submission.Meta
@@ -36,6 +45,11 @@ func (w *work) run(ctx context.Context) (err error) {
 	}
 	if w.rec.Headers[submission.HeaderType] == submission.TypeControl {
 		return w.control(ctx)
+	}
+	if w.acct.State.Final() {
+		// An operator closed it before this order's turn came, or it is a repeat.
+		w.metrics.repeats.Inc()
+		return nil
 	}
 	decision, known := w.recorded()
 	if !known && w.acct.Dispatched >= w.meta.Revision {
@@ -90,7 +104,14 @@ func (w *work) decide(ctx context.Context) error {
 		d.Deliveries = append(d.Deliveries, submission.PlannedDelivery{
 			ID: submission.NewDeliveryID(m.ID, name, m.Revision), Destination: name, Adapter: t.Adapter, Format: t.Format})
 	}
-	ev := w.event(submission.EventDecided, strconv.Itoa(m.Revision))
+	// The id follows from what was decided: delivery tells another decision of
+	// the same revision by it, and the same one again is a repeat.
+	raw, err := json.Marshal(d)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(raw)
+	ev := w.event(submission.EventDecided, strconv.Itoa(m.Revision), hex.EncodeToString(sum[:]))
 	ev.Decision = d
 	return w.deliver(ctx, d, ev.ID, &ev)
 }
@@ -115,15 +136,47 @@ func (w *work) deliver(ctx context.Context, d *submission.Decision, decisionID u
 			Value: value, Headers: dm.Headers(submission.TypeDelivery), Time: w.now()})
 	}
 	if decided != nil {
-		if err := w.ledger.Append(ctx, w.rec.Partition, append(w.preface(), *decided)...); err != nil {
+		if err := w.tell(ctx, append(w.preface(), *decided)...); err != nil {
 			return err
 		}
 		w.metrics.decided.WithLabelValues(string(m.Land), string(m.Service)).Inc()
 	}
-	return w.log.Append(ctx, records...)
+	// The largest goes first, alone: where a message is too large for a record,
+	// none has been handed over, and the submission can still go to the dead
+	// letters as a whole.
+	slices.SortStableFunc(records, func(a, b *bus.Record) int { return len(b.Value) - len(a.Value) })
+	if err := w.log.Append(ctx, records[0]); err != nil {
+		if f := fault.Of(err); f.Reason == fault.ReasonTooLarge {
+			return w.bury(ctx, fault.Wrap(err, fault.Permanent, fault.ReasonTooLarge, "the message is too large for a record"))
+		}
+		return err
+	}
+	if len(records) == 1 {
+		return nil
+	}
+	return w.log.Append(ctx, records[1:]...)
 }
 
-func (w *work) message(ctx context.Context, d *submission.Decision, p submission.PlannedDelivery) ([]byte, error) {
+// tell appends events in the stage's name.
+func (w *work) tell(ctx context.Context, evs ...submission.Event) error {
+	err := w.ledger.Append(ctx, w.rec.Partition, evs...)
+	if errors.Is(err, status.ErrSuperseded) && w.own.epoch.Load() == w.epoch {
+		w.superseded(w.own)
+	}
+	return err
+}
+
+// message opens, maps and seals. One form must not stop the others: a panic is
+// a mapping that failed. Its value may quote payload, so only its type and the
+// stack are logged.
+func (w *work) message(ctx context.Context, d *submission.Decision, p submission.PlannedDelivery) (value []byte, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			w.logger.Error("a mapping failed inside", "submission", w.meta.ID, "land", w.meta.Land, "service", w.meta.Service,
+				"format", p.Format.String(), "panic", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
+			err = fault.New(fault.Permanent, fault.ReasonMappingFailed, "the mapping to %s failed inside; the log has the stack", p.Format)
+		}
+	}()
 	env, err := w.payload.Open(ctx, w.meta, w.rec.Value)
 	if err != nil {
 		return nil, err
@@ -198,7 +251,7 @@ func (w *work) keep(ctx context.Context, topic string, ev *submission.Event) err
 		return err
 	}
 	ev.Held = &submission.Held{Topic: topic, Partition: held.Partition, Offset: held.Offset}
-	return w.ledger.Append(ctx, w.rec.Partition, append(w.preface(), *ev)...)
+	return w.tell(ctx, append(w.preface(), *ev)...)
 }
 
 // preface is what stands before the decision: the acceptance, copied from the
@@ -230,7 +283,7 @@ func (w *work) control(ctx context.Context) error {
 	}
 	ev := w.event(submission.EventClosed, strconv.Itoa(w.meta.Revision))
 	ev.Reason, ev.Operator, ev.Note = string(fault.ReasonOperator), i.Operator, i.Reason
-	return w.ledger.Append(ctx, w.rec.Partition, ev)
+	return w.tell(ctx, ev)
 }
 
 func (w *work) event(t submission.EventType, parts ...string) submission.Event {
@@ -253,7 +306,7 @@ func (w *work) undecodable(ctx context.Context, cause error) error {
 		return err
 	}
 	w.logger.Error("a submission record that cannot be read went to the dead letters", "partition", w.rec.Partition, "offset", w.rec.Offset, "error", cause.Error())
-	return w.ledger.Append(ctx, w.rec.Partition, submission.Event{
+	return w.tell(ctx, submission.Event{
 		ID:   submission.NewEventID(submission.EventRefused, uuid.Nil, w.rec.Topic, strconv.Itoa(int(w.rec.Partition)), strconv.FormatInt(w.rec.Offset, 10)),
 		Type: submission.EventRefused, At: w.now().UTC(), Stage: submission.StageDispatch, Epoch: w.epoch,
 		Reason: string(fault.ReasonUndecodable), Detail: cause.Error(),
