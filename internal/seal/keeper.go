@@ -467,6 +467,11 @@ func (k *Keeper) wrappingMaster(ctx context.Context, land submission.Land) (mast
 			return master{}, err
 		}
 		if k.hasDayKeys(land) {
+			// Another replica may have made the file, then a day key, since the
+			// first look; day keys are only written when the file is there.
+			if _, err := os.Stat(file); err == nil {
+				return k.firstMaster(land)
+			}
 			return master{}, misconfigured(land, "%s is missing, but the key log has day keys of this Land: bring the file back, or share it between all replicas", filepath.Base(file))
 		}
 		content, err := readOrMakeKeyFile(file, freshSecretFile)
@@ -479,6 +484,10 @@ func (k *Keeper) wrappingMaster(ctx context.Context, land submission.Land) (mast
 		}
 		return ms[0], nil
 	}
+	return k.firstMaster(land)
+}
+
+func (k *Keeper) firstMaster(land submission.Land) (master, error) {
 	ms, err := k.readMasters(land)
 	if err != nil {
 		return master{}, masterFault(land, err)

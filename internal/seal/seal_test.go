@@ -635,3 +635,41 @@ func TestNothingPrintsAKey(t *testing.T) {
 
 // What the log's guard knows by this method must not print (internal/telemetry).
 var _ = []interface{ Sensitive() }{(*seal.Keeper)(nil), (*seal.DataKey)(nil), (*seal.Signer)(nil), (*seal.Box)(nil), seal.Section{}, seal.Wrapped{}}
+
+// overtaken is a key log in which another replica uses a Land for the first time
+// between our look for the master key and our reading of the log.
+type overtaken struct {
+	*keyLog
+	once sync.Once
+	by   func()
+}
+
+func (l *overtaken) Load(ctx context.Context, fn func(string, []byte) error) error {
+	l.once.Do(l.by)
+	return l.keyLog.Load(ctx, fn)
+}
+
+// Two replicas that share a keys directory got a 500 on the very first
+// submission of a Land: the file was missing at the first look, and the other's
+// day key was in the log at the second.
+func TestRegressionAnotherReplicaMakesTheMasterKeyMeanwhile(t *testing.T) {
+	dir, log := t.TempDir(), &keyLog{}
+	at := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
+	other := open(t, dir, log)
+	late := &overtaken{keyLog: log}
+	late.by = func() {}
+	ours := open(t, dir, late)
+	late.by = func() {
+		if _, err := other.NewDataKey(t.Context(), "08", at); err != nil {
+			t.Error(err)
+		}
+	}
+	late.once = sync.Once{} // opening read the log too
+	key, err := ours.NewDataKey(t.Context(), "08", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.OpenDataKey(t.Context(), key.Wrapped()); err != nil {
+		t.Errorf("the other replica cannot open it: %v", err)
+	}
+}
