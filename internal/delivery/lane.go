@@ -172,7 +172,7 @@ const (
 // schedule attempts what is due, until the lane stops.
 func (l *lane) schedule() {
 	// The clock may be set while we wait.
-	look := time.NewTicker(time.Minute)
+	look := time.NewTicker(5 * time.Second)
 	defer look.Stop()
 	for {
 		next := l.runDue()
@@ -309,7 +309,6 @@ func (l *lane) waitingRecord(e *entry) (rec *bus.Record, m submission.DeliveryMe
 		e.due = *d.DueAt
 		l.mu.Unlock()
 		l.release(e)
-		l.nudge()
 		return nil, m, false, nil
 	}
 	m.Attempts, m.Sequence, m.Redrives = max(m.Attempts, d.Attempts), max(m.Sequence, d.Sequence), max(m.Redrives, d.Redrives)
@@ -323,6 +322,7 @@ func (l *lane) later(e *entry) {
 	e.running = false
 	e.due = l.stage.now().Add(time.Second)
 	l.q.put(e)
+	l.nudge()
 }
 
 // handle takes one record of the deliveries topic.
@@ -447,6 +447,7 @@ func (l *lane) release(e *entry) {
 	defer l.mu.Unlock()
 	e.running = false
 	l.q.put(e)
+	l.nudge()
 }
 
 // dies notes that a delivery is dead by the account: it holds its case.
