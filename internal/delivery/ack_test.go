@@ -162,7 +162,7 @@ func TestAckOrderOfACase(t *testing.T) {
 					t.Fatalf("%d attempts of one that was held back", d.Attempts)
 				}
 			}
-			if strings.Contains(r.logs.String(), "a form value") {
+			if strings.Contains(r.text(), "a form value") {
 				t.Fatal("a panic's value stands in the log")
 			}
 		})

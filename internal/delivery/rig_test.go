@@ -217,7 +217,7 @@ type rig struct {
 	sealed sealed
 	hurt   *hurt
 	dests  []Destination
-	logs   *bytes.Buffer
+	log    *locked
 	orders map[int32]int64
 	epochs map[int32]int64
 	stop   func()
@@ -253,8 +253,8 @@ func must(t *testing.T, err error) {
 func (r *rig) open() {
 	t := r.t
 	t.Helper()
-	r.logs = &bytes.Buffer{}
-	logger := slog.New(slog.NewTextHandler(&locked{w: r.logs}, nil))
+	r.log = &locked{w: &bytes.Buffer{}}
+	logger := slog.New(slog.NewTextHandler(r.log, nil))
 	quiet := slog.New(slog.DiscardHandler)
 	broker, err := embedded.Start(filepath.Join(r.dir, "kafka"), embedded.Options{Partitions: partitions}, quiet)
 	must(t, err)
@@ -385,7 +385,7 @@ func (r *rig) await(m submission.DeliveryMeta, what string, cond func(d *submiss
 		case <-changed:
 		case <-ctx.Done():
 			raw, _ := json.Marshal(a)
-			r.t.Fatalf("%s is not %s: %s\n%s", m.ID, what, raw, r.logs)
+			r.t.Fatalf("%s is not %s: %s\n%s", m.ID, what, raw, r.text())
 		}
 	}
 }
@@ -457,7 +457,7 @@ func (r *rig) eventually(what string, cond func() bool) {
 	for !cond() {
 		select {
 		case <-ctx.Done():
-			r.t.Fatalf("never %s\n%s", what, r.logs)
+			r.t.Fatalf("never %s\n%s", what, r.text())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -486,3 +486,10 @@ func (r *rig) close(m submission.DeliveryMeta) {
 func retryable() error   { return fault.New(fault.Retryable, fault.ReasonUnavailable, "503") }
 func permanent() error   { return fault.New(fault.Permanent, fault.ReasonRefused, "422") }
 func unreachable() error { return fault.New(fault.Destination, fault.ReasonUnreachable, "refused") }
+
+// text is what was logged so far.
+func (r *rig) text() string {
+	r.log.mu.Lock()
+	defer r.log.mu.Unlock()
+	return r.log.w.String()
+}
