@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +30,7 @@ import (
 	"weiche/internal/dispatch"
 	"weiche/internal/intake"
 	httpdoor "weiche/internal/intake/http"
+	kafkadoor "weiche/internal/intake/kafka"
 	"weiche/internal/seal"
 	"weiche/internal/status"
 	"weiche/internal/submission"
@@ -197,7 +199,18 @@ func (a *App) openBus(ctx context.Context, cfg *config.Config) error {
 	if err := b.CheckSafety(ctx); err != nil {
 		return err
 	}
-	if err := b.EnsureTopics(ctx, bus.Topics(bc, topicPortals(cfg))); err != nil {
+	topics := bus.Topics(bc, topicPortals(cfg))
+	if len(k.Brokers) == 0 {
+		// Intake topics hold plain text. The embedded broker takes deleted records
+		// off the disk a whole file at a time, so each batch gets its own there. (A
+		// cluster wants files that hold its largest record.)
+		for i := range topics {
+			if strings.HasPrefix(topics[i].Name, kafkadoor.TopicPrefix) {
+				topics[i].SegmentBytes = 1
+			}
+		}
+	}
+	if err := b.EnsureTopics(ctx, topics); err != nil {
 		return err
 	}
 	a.brokers, a.portals = bc.Brokers, topicPortals(cfg)

@@ -37,6 +37,9 @@ type Topic struct {
 	Compacted       bool
 	RetentionMS     int64 // -1: for ever
 	MaxMessageBytes int   // 0: the broker's default
+	// SegmentBytes is the size at which a partition's file is full; 0 leaves it to
+	// the cluster. What was deleted leaves the disk a whole file at a time.
+	SegmentBytes int
 }
 
 // Topics returns the pipeline's own topics, and an intake topic for each portal.
@@ -76,6 +79,9 @@ func (t Topic) entries(cfg Config) map[string]*string {
 	set("message.timestamp.type", "CreateTime")
 	if t.MaxMessageBytes > 0 {
 		set("max.message.bytes", strconv.Itoa(t.MaxMessageBytes))
+	}
+	if t.SegmentBytes > 0 {
+		set("segment.bytes", strconv.Itoa(t.SegmentBytes))
 	}
 	return e
 }
