@@ -6,6 +6,10 @@ LINT      := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 CONFIG    ?= config
 DATA      ?= data
 
+# What runs goroutines of its own, or is called from many: under the race
+# detector too.
+CONCURRENT := $(addprefix ./internal/,adapters/... blob bus/... console delivery dispatch intake/... receiver seal status telemetry)
+
 .DEFAULT_GOAL := help
 .PHONY: help
 help: ## This list
@@ -24,7 +28,7 @@ run: build ## The router on its embedded broker, with example Länder, on 127.0.
 test: deps build lint ## Everything that has to pass
 	$(GO) vet ./...
 	$(GO) test -timeout 25m ./...
-	$(GO) test -race -short -timeout 15m ./internal/...
+	$(GO) test -race -short -timeout 15m $(CONCURRENT)
 
 .PHONY: lint
 lint: ## Import rules and the rest of .golangci.yml
