@@ -98,11 +98,11 @@ func (c Config) check() error {
 	}
 	for _, n := range c.AllowUnsafe {
 		if !slices.Contains([]string{UnsafeReplicationFactor, UnsafeMinInSyncReplicas, UnsafeUncleanElection}, n) {
-			return misconfigured("kafka.allowUnsafe names %q; it takes %s, %s, %s", n, UnsafeReplicationFactor, UnsafeMinInSyncReplicas, UnsafeUncleanElection)
+			return misconfigured("kafka.allow_unsafe names %q; it takes %s, %s, %s", n, UnsafeReplicationFactor, UnsafeMinInSyncReplicas, UnsafeUncleanElection)
 		}
 	}
 	if c.MinInSyncReplicas > c.ReplicationFactor {
-		return misconfigured("kafka.minInSyncReplicas is %d, more than the replication factor %d: nothing could ever be written", c.MinInSyncReplicas, c.ReplicationFactor)
+		return misconfigured("kafka.min_insync_replicas is %d, more than the replication factor %d: nothing could ever be written", c.MinInSyncReplicas, c.ReplicationFactor)
 	}
 	return nil
 }

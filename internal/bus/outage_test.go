@@ -337,7 +337,7 @@ func TestCheckSafetyOnApacheKafka(t *testing.T) {
 	b := open(t, bus.Config{Brokers: c.Addrs()})
 	err := b.EnsureTopics(t.Context(), []bus.Topic{{Name: "three", Partitions: 1, RetentionMS: -1}})
 	wantReason(t, err, fault.ReasonMisconfigured)
-	if !strings.Contains(err.Error(), "kafka.replicationFactor") {
+	if !strings.Contains(err.Error(), "kafka.replication_factor") {
 		t.Fatal(err)
 	}
 }
@@ -354,7 +354,7 @@ func safety(t *testing.T, addrs []string) {
 	cfg.AllowUnsafe = []string{bus.UnsafeUncleanElection}
 	err := open(t, cfg).CheckSafety(t.Context())
 	wantReason(t, err, fault.ReasonMisconfigured)
-	for _, part := range []string{"kafka.replicationFactor: is 1", "kafka.minInSyncReplicas: is 1", "topic weiche.events: has 1 replicas", "min.insync.replicas=1", `"replication-factor"`, `"min-insync-replicas"`, "kafka.allowUnsafe"} {
+	for _, part := range []string{"kafka.replication_factor: is 1", "kafka.min_insync_replicas: is 1", "topic weiche.events: has 1 replicas", "min.insync.replicas=1", `"replication-factor"`, `"min-insync-replicas"`, "kafka.allow_unsafe"} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("%q does not say %q", err, part)
 		}

@@ -141,7 +141,7 @@ func (b *Bus) create(ctx context.Context, t Topic) error {
 	case errors.Is(err, sarama.ErrTopicAlreadyExists): // another replica was faster
 		return nil
 	case errors.Is(err, sarama.ErrInvalidReplicationFactor):
-		return misconfigured("%s: the cluster has fewer brokers than kafka.replicationFactor (%d); add brokers, or lower it and allow %q by name", what, b.cfg.ReplicationFactor, UnsafeReplicationFactor)
+		return misconfigured("%s: the cluster has fewer brokers than kafka.replication_factor (%d); add brokers, or lower it and allow %q by name", what, b.cfg.ReplicationFactor, UnsafeReplicationFactor)
 	}
 	return err
 }
@@ -281,13 +281,13 @@ func (b *Bus) CheckSafety(ctx context.Context) error {
 			b.log.Warn("unsafe Kafka setting allowed by name", "allowed", name, "where", where, "is", is)
 			return
 		}
-		problems = append(problems, fmt.Sprintf("%s: %s; %s, or allow %q by name in kafka.allowUnsafe", where, is, todo, name))
+		problems = append(problems, fmt.Sprintf("%s: %s; %s, or allow %q by name in kafka.allow_unsafe", where, is, todo, name))
 	}
 	if b.cfg.ReplicationFactor < 3 {
-		object(UnsafeReplicationFactor, "kafka.replicationFactor", fmt.Sprintf("is %d, so one lost disk can lose accepted submissions", b.cfg.ReplicationFactor), "set it to 3")
+		object(UnsafeReplicationFactor, "kafka.replication_factor", fmt.Sprintf("is %d, so one lost disk can lose accepted submissions", b.cfg.ReplicationFactor), "set it to 3")
 	}
 	if b.cfg.MinInSyncReplicas < 2 {
-		object(UnsafeMinInSyncReplicas, "kafka.minInSyncReplicas", fmt.Sprintf("is %d, so a record counts as written when one disk has it", b.cfg.MinInSyncReplicas), "set it to 2")
+		object(UnsafeMinInSyncReplicas, "kafka.min_insync_replicas", fmt.Sprintf("is %d, so a record counts as written when one disk has it", b.cfg.MinInSyncReplicas), "set it to 2")
 	}
 	for _, name := range append(names, offsets) {
 		md := found[name]
