@@ -1,0 +1,440 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"pgregory.net/rapid"
+
+	"weiche/internal/bus"
+	"weiche/internal/fault"
+	"weiche/internal/submission"
+)
+
+// The lane against random histories on virtual time: outcomes drawn for every
+// attempt, recordings that fail or are in doubt, restarts in between. Its log
+// and account are kept in memory here (ack_test.go has the real ones); what
+// folds the events is the real Account.
+
+// memory is one partition of everything.
+type memory struct {
+	mu      sync.Mutex
+	topics  map[string][]*bus.Record
+	oldest  map[string]int64
+	commits map[string]int64
+	events  []submission.Event
+	epoch   int64
+	trouble func() error // before an append
+	doubt   func() bool  // after one: written, and reported as failed
+}
+
+func (m *memory) fails() error {
+	if err := m.trouble(); err != nil {
+		return err
+	}
+	return nil
+}
+
+func (m *memory) answer() error {
+	if m.doubt() {
+		return fault.New(fault.Retryable, fault.ReasonTimeout, "")
+	}
+	return nil
+}
+
+type memLog struct{ *memory }
+
+func (m memLog) Append(ctx context.Context, recs ...*bus.Record) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.fails(); err != nil {
+		return err
+	}
+	for _, r := range recs {
+		r.Offset = int64(len(m.topics[r.Topic]))
+		c := *r
+		m.topics[r.Topic] = append(m.topics[r.Topic], &c)
+	}
+	return m.answer()
+}
+
+func (m memLog) Fetch(_ context.Context, topic string, _ int32, offset int64) (*bus.Record, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if offset < m.oldest[topic] {
+		return nil, fault.Wrap(bus.ErrNotThere, fault.Permanent, fault.ReasonUnknown, "cut")
+	}
+	return m.topics[topic][offset], nil
+}
+
+func (m memLog) ReadTo(_ context.Context, topic string, _ int32, from, to int64, fn func(*bus.Record) error) error {
+	m.mu.Lock()
+	recs := m.topics[topic][max(from, m.oldest[topic]):to]
+	m.mu.Unlock()
+	for _, r := range recs {
+		if err := fn(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m memLog) Offsets(_ context.Context, topic string) ([]int64, []int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return []int64{m.oldest[topic]}, []int64{int64(len(m.topics[topic]))}, nil
+}
+
+func (m memLog) Committed(_ context.Context, _, topic string) ([]int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return []int64{m.commits[topic]}, nil
+}
+
+func (m memLog) Commit(_ context.Context, _, topic string, _ int32, offset int64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.commits[topic] = offset
+	return nil
+}
+
+func (m memLog) DeleteBelow(_ context.Context, topic string, _ int32, offset int64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.oldest[topic] = max(m.oldest[topic], offset)
+	return nil
+}
+
+type memLedger struct{ *memory }
+
+func (m memLedger) Acquire(context.Context, submission.Stage, int32) (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.epoch++
+	return m.epoch, nil
+}
+
+func (m memLedger) Owns(_ context.Context, _ submission.Stage, _ int32, epoch int64) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.epoch == epoch, nil
+}
+
+func (m memLedger) CatchUp(context.Context, int32) error { return nil }
+
+func (m memLedger) Account(_ context.Context, id uuid.UUID) (*submission.Account, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a := &submission.Account{}
+	for _, e := range m.events {
+		if e.Submission == id && e.Epoch <= m.epoch {
+			a.Apply(e)
+		}
+	}
+	return a.Clone(), nil
+}
+
+func (m memLedger) Append(ctx context.Context, _ int32, evs ...submission.Event) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.fails(); err != nil {
+		return err
+	}
+	for _, e := range evs {
+		// As encoded: an event keeps what it said when it was written.
+		raw, err := e.Encode()
+		if err != nil {
+			return err
+		}
+		if e, err = submission.DecodeEvent(raw); err != nil {
+			return err
+		}
+		if e.Stage == submission.StageDispatch || e.Epoch == m.epoch {
+			m.events = append(m.events, e)
+		}
+	}
+	return m.answer()
+}
+
+func (m memLedger) Dead(ctx context.Context, _ int32) (out []submission.DeliveryMeta, err error) {
+	m.mu.Lock()
+	var all []uuid.UUID
+	for _, e := range m.events {
+		if !slices.Contains(all, e.Submission) {
+			all = append(all, e.Submission)
+		}
+	}
+	m.mu.Unlock()
+	for _, id := range all {
+		a, _ := m.Account(ctx, id)
+		for _, d := range a.Deliveries {
+			if d.State == submission.Dead {
+				out = append(out, a.DeliveryMeta(d))
+			}
+		}
+	}
+	return out, nil
+}
+
+// plain is a payload that is not sealed: what is tested here is order.
+type plain struct{}
+
+func (plain) Open(_ context.Context, m submission.DeliveryMeta, value []byte) (*submission.Delivery, error) {
+	return &submission.Delivery{ID: m.DeliveryID.String(), SubmissionID: m.ID.String(), CaseID: m.CaseID.String(), Destination: m.Destination, XML: value}, nil
+}
+
+// act is what a destination does with an attempt.
+type act func(ctx context.Context, d *submission.Delivery) error
+
+func (a act) Deliver(ctx context.Context, d *submission.Delivery) error { return a(ctx, d) }
+
+// history is one drawn case of the property.
+type history struct {
+	cases    []int          // of each submission, in order of acceptance
+	dests    []int          // of each submission
+	outcomes map[int][]byte // of each attempt: r retryable, p permanent, d destination, t takes its time, s silent
+	troubles []byte         // of each append: f fails, d in doubt
+	gaps     []int          // seconds between arrivals
+	restarts []int          // after how many arrivals
+}
+
+func (h *history) run() error {
+	mem := &memory{topics: map[string][]*bus.Record{}, oldest: map[string]int64{}, commits: map[string]int64{}}
+	next := byte(0)
+	mem.trouble = func() error {
+		next = 0
+		if len(h.troubles) > 0 {
+			next, h.troubles = h.troubles[0], h.troubles[1:]
+		}
+		if next == 'f' {
+			return fault.New(fault.Retryable, fault.ReasonBrokerUnavailable, "")
+		}
+		return nil
+	}
+	mem.doubt = func() bool { return next == 'd' }
+
+	var mu sync.Mutex
+	var taken []int // first deliveries, in order
+	number := map[string]int{}
+	tries := map[int]int{}
+	adapter := act(func(ctx context.Context, d *submission.Delivery) error {
+		mu.Lock()
+		n := number[d.SubmissionID]
+		plan := h.outcomes[n]
+		var do byte
+		if tries[n] < len(plan) {
+			do = plan[tries[n]]
+		}
+		tries[n]++
+		mu.Unlock()
+		switch do {
+		case 'r':
+			return retryable()
+		case 'p':
+			return permanent()
+		case 'd':
+			return unreachable()
+		case 's':
+			<-ctx.Done()
+			return ctx.Err()
+		case 't':
+			t := time.NewTimer(3 * time.Second)
+			defer t.Stop()
+			select {
+			case <-t.C:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if !slices.Contains(taken, n) {
+			taken = append(taken, n)
+		}
+		return nil
+	})
+	p := Policy{Initial: 5 * time.Second, Max: 10 * time.Hour, Factor: 2, Jitter: 0.2, GiveUp: 168 * time.Hour, Probe: 15 * time.Second, Timeout: 30 * time.Second, InFlight: 2}
+	var stage *Stage
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	begin := func() error {
+		stage = New(memLog{mem}, memLedger{mem}, plain{}, slog.New(slog.DiscardHandler), prometheus.NewRegistry(), time.Now)
+		stage.SetDestinations([]Destination{{ID: "d0", Kind: "test", Adapter: adapter, Policy: p}, {ID: "d1", Kind: "test", Adapter: adapter, Policy: p}})
+		return stage.Assigned(ctx, Topic, 0)
+	}
+	if err := begin(); err != nil {
+		return err
+	}
+	defer func() { cancel(); stage.Revoked(Topic, 0); synctest.Wait() }()
+
+	// The bus: of one case a record at a time, again until it is acknowledged;
+	// after a restart what was not acknowledged comes again, in order.
+	queues := map[int][]*bus.Record{}
+	var workers sync.WaitGroup
+	wctx, stop := context.WithCancel(ctx)
+	defer func() { stop(); workers.Wait() }()
+	renew := func() { wctx, stop = context.WithCancel(ctx) }
+	busy := map[int]bool{}
+	var pump func(c int)
+	pump = func(c int) { // mu is held
+		if busy[c] || len(queues[c]) == 0 || wctx.Err() != nil {
+			return
+		}
+		busy[c] = true
+		rec, life, s := queues[c][0], wctx, stage
+		workers.Go(func() {
+			s.mu.Lock()
+			l := s.lanes[0]
+			s.mu.Unlock()
+			err := errors.New("revoked")
+			if l != nil {
+				err = l.handle(life, rec)
+			}
+			if err != nil && life.Err() == nil {
+				t := time.NewTimer(100 * time.Millisecond)
+				select {
+				case <-t.C:
+				case <-life.Done():
+					t.Stop()
+				}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			busy[c] = false
+			if err == nil {
+				queues[c] = queues[c][1:]
+			}
+			pump(c)
+		})
+	}
+
+	var metas []submission.DeliveryMeta
+	for n, c := range h.cases {
+		time.Sleep(time.Duration(h.gaps[n]) * time.Second)
+		id := submission.NewID("p", fmt.Sprint(n))
+		dest := fmt.Sprintf("d%d", h.dests[n])
+		m := submission.DeliveryMeta{Meta: submission.Meta{ID: id, CaseID: submission.NewCaseID(uuid.UUID{byte(c)}), Portal: "p", Land: "08", Service: "99050012104000",
+			Region: "08", AcceptedAt: time.Now().UTC(), SHA512: "ab", Revision: 1, Append: uuid.New()},
+			DeliveryID: submission.NewDeliveryID(id, dest, 1), Destination: dest, Adapter: "test", Format: format, Decision: uuid.New(), Order: int64(n + 1)}
+		metas = append(metas, m)
+		ev := submission.Event{Stage: submission.StageDispatch, Submission: id, CaseID: m.CaseID, Portal: "p", Land: "08", Service: m.Service, Revision: 1, At: time.Now()}
+		accepted, decided := ev, ev
+		accepted.ID, accepted.Type, accepted.Accepted = uuid.New(), submission.EventAccepted, &submission.Acceptance{AcceptedAt: m.AcceptedAt, Append: m.Append}
+		decided.ID, decided.Type = m.Decision, submission.EventDecided
+		decided.Decision = &submission.Decision{Deliveries: []submission.PlannedDelivery{{ID: m.DeliveryID, Destination: dest, Adapter: "test", Format: format}}}
+		mem.mu.Lock()
+		mem.events = append(mem.events, accepted, decided)
+		mem.mu.Unlock()
+		mu.Lock()
+		number[id.String()] = n
+		queues[c] = append(queues[c], &bus.Record{Topic: Topic, Offset: int64(n), Key: []byte(m.CaseID.String()), Value: []byte("<x/>"), Headers: m.Headers(submission.TypeDelivery)})
+		pump(c)
+		mu.Unlock()
+		if slices.Contains(h.restarts, n) {
+			stop()
+			workers.Wait()
+			stage.Revoked(Topic, 0)
+			renew()
+			if err := begin(); err != nil {
+				return err
+			}
+			mu.Lock()
+			for c := range queues {
+				pump(c)
+			}
+			mu.Unlock()
+		}
+	}
+
+	// Everything comes to an end in the end; an operator redrives what died.
+	redriven := map[uuid.UUID]int{}
+	for range 200 {
+		time.Sleep(time.Hour)
+		open := false
+		for n, m := range metas {
+			a, _ := memLedger{mem}.Account(ctx, m.ID)
+			d := a.Delivery(m.DeliveryID)
+			switch {
+			case d.State == submission.Dead:
+				open = true
+				if redriven[m.DeliveryID] == d.Redrives+1 {
+					break
+				}
+				redriven[m.DeliveryID] = d.Redrives + 1
+				rec, err := memLog{mem}.Fetch(ctx, d.Held.Topic, 0, d.Held.Offset)
+				if err != nil {
+					return err
+				}
+				dm, err := submission.ParseDeliveryMeta(rec.Headers)
+				if err != nil {
+					return err
+				}
+				dm.Redrives, dm.Reason, dm.DueAt = d.Redrives+1, "", time.Time{}
+				dm.Instruction = &submission.Instruction{Kind: submission.InstructRedrive, Operator: "anna", At: time.Now()}
+				mu.Lock()
+				queues[h.cases[n]] = append(queues[h.cases[n]], &bus.Record{Topic: Topic, Key: rec.Key, Value: rec.Value, Headers: dm.Headers(submission.TypeDelivery)})
+				pump(h.cases[n])
+				mu.Unlock()
+			case d.State != submission.Delivered:
+				open = true
+			}
+		}
+		if !open {
+			break
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for n, m := range metas {
+		a, _ := memLedger{mem}.Account(ctx, m.ID)
+		if d := a.Delivery(m.DeliveryID); d.State != submission.Delivered {
+			return fmt.Errorf("submission %d ends %s for %s after %d attempts", n, d.State, d.Reason, tries[n])
+		}
+	}
+	last := map[[2]int]int{}
+	for _, n := range taken {
+		k := [2]int{h.cases[n], h.dests[n]}
+		if before, ok := last[k]; ok && before > n {
+			return fmt.Errorf("submission %d was delivered after %d of its case; all: %v", n, before, taken)
+		}
+		last[k] = n
+	}
+	return nil
+}
+
+func TestLaneKeepsOrderAndLosesNothing(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		count := rapid.IntRange(1, 12).Draw(rt, "submissions")
+		h := &history{outcomes: map[int][]byte{}}
+		for n := range count {
+			h.cases = append(h.cases, rapid.IntRange(0, 3).Draw(rt, "case"))
+			h.dests = append(h.dests, rapid.IntRange(0, 1).Draw(rt, "destination"))
+			h.gaps = append(h.gaps, rapid.SampledFrom([]int{0, 0, 1, 7, 60}).Draw(rt, "gap"))
+			h.outcomes[n] = rapid.SliceOfN(rapid.SampledFrom([]byte("rrpdts")), 0, 5).Draw(rt, "outcomes")
+			if rapid.IntRange(0, 5).Draw(rt, "restart") == 0 {
+				h.restarts = append(h.restarts, n)
+			}
+		}
+		h.troubles = rapid.SliceOfN(rapid.SampledFrom([]byte("\x00\x00\x00fd")), 0, 30).Draw(rt, "troubles")
+		var err error
+		synctest.Test(t, func(*testing.T) { err = h.run() })
+		if err != nil {
+			rt.Fatal(err)
+		}
+	})
+}
