@@ -11,7 +11,7 @@ func WriteReference(w io.Writer) error {
 	var b strings.Builder
 	b.WriteString(`# Adapters
 
-<!-- Generated from the kinds' own descriptions; do not edit. Anew: go test ./internal/adapters -run TestReference -update -->
+<!-- Generated from the kinds' own descriptions; do not edit. Anew: make docs -->
 
 An adapter hands messages to a destination, that is, to one Fachverfahren. A destination names its adapter and the
 adapter's settings:

@@ -3,7 +3,6 @@ package adapters_test
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,15 +13,14 @@ import (
 	"weiche/internal/config"
 )
 
-var update = flag.Bool("update", false, "write the reference page anew")
-
+// WEICHE_UPDATE_DOCS=1 writes the page anew (`make docs`).
 func TestReference(t *testing.T) {
 	const page = "../../docs/reference/adapters.md"
 	var want bytes.Buffer
 	if err := adapters.WriteReference(&want); err != nil {
 		t.Fatal(err)
 	}
-	if *update {
+	if os.Getenv("WEICHE_UPDATE_DOCS") == "1" {
 		if err := os.WriteFile(page, want.Bytes(), 0o644); err != nil { //nolint:gosec // a page for everybody
 			t.Fatal(err)
 		}
@@ -32,7 +30,7 @@ func TestReference(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want.Bytes()) {
-		t.Error("docs/reference/adapters.md is not what the kinds say of themselves; run: go test ./internal/adapters -run TestReference -update")
+		t.Error("docs/reference/adapters.md is not what the kinds say of themselves; run: make docs")
 	}
 }
 
