@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -80,7 +82,19 @@ func (e *env) root() *cobra.Command {
 		e.trace(), e.assign(), e.dlq(), e.destinations(), e.status(),
 		e.configCmd(), e.standards(), e.routes(), e.mapping(), e.version(),
 	)
+	for _, cmd := range root.Commands() {
+		if cmd.HasSubCommands() && !cmd.Runnable() {
+			group(cmd)
+		}
+	}
 	return root
+}
+
+// group makes a command of commands refuse what it does not know; cobra alone
+// prints the help and calls it done.
+func group(cmd *cobra.Command) {
+	cmd.Args = noArgs
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 }
 
 func (e *env) version() *cobra.Command {
@@ -127,11 +141,25 @@ func (e *env) load(strict bool) (*config.Config, error) {
 	return cfg, nil
 }
 
-// environ is the environment with what the flags say.
-func (e *env) environ() []string {
+// operatorToken is the variable with an operator's own token. It is the command
+// line's, not a setting of the router.
+const operatorToken = "WEICHE_OPERATOR_TOKEN"
+
+// environ is the environment with what the flags say; a flag comes before its
+// variable. More flags are given as name and value in turn.
+func (e *env) environ(more ...string) []string {
 	environ := os.Environ()
-	if e.data != "" {
-		environ = append(environ, "WEICHE_DATA="+e.data)
+	set := func(name, value string) {
+		environ = slices.DeleteFunc(environ, func(kv string) bool { return strings.HasPrefix(kv, name+"=") })
+		if value != "" {
+			environ = append(environ, name+"="+value)
+		}
+	}
+	set(operatorToken, "")
+	for i, flags := 0, append(more, "WEICHE_DATA", e.data); i < len(flags); i += 2 {
+		if flags[i+1] != "" {
+			set(flags[i], flags[i+1])
+		}
 	}
 	return environ
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -65,9 +66,10 @@ func (e *env) everything() (*config.Config, *app.Library, config.Problems) {
 	return cfg, lib, append(problems, ps...)
 }
 
-// library is everything without a word about warnings; faults are printed and
-// end the command only where nothing is left to work with.
-func (e *env) library() (*app.Library, error) {
+// library is everything without a word about warnings; faults are printed, and
+// end the command only where nothing is left to work with. sound is false where
+// something was refused.
+func (e *env) library() (lib *app.Library, sound bool, err error) {
 	cfg, lib, problems := e.everything()
 	for _, p := range problems {
 		if p.Severity == config.Error {
@@ -75,9 +77,9 @@ func (e *env) library() (*app.Library, error) {
 		}
 	}
 	if cfg == nil {
-		return nil, exit{1}
+		return nil, false, exit{1}
 	}
-	return lib, nil
+	return lib, !problems.Failed(), nil
 }
 
 func (e *env) routes() *cobra.Command {
@@ -90,6 +92,9 @@ func (e *env) routes() *cobra.Command {
 		Example: "  router routes explain --service 99050012104000 --region DE081150003003",
 		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {
+			if service == "" || region == "" {
+				return usageError{errors.New("--service and --region are needed")}
+			}
 			s, err := submission.ParseService(service)
 			if err != nil {
 				return usageError{fmt.Errorf("--service: %w", err)}
@@ -102,7 +107,7 @@ func (e *env) routes() *cobra.Command {
 			if err != nil {
 				return usageError{err}
 			}
-			lib, err := e.library()
+			lib, _, err := e.library()
 			if err != nil {
 				return err
 			}
@@ -129,39 +134,53 @@ func (e *env) routes() *cobra.Command {
 	check := &cobra.Command{
 		Use:   "test [FILE …]",
 		Short: "Run tables of routes (default: routes_test.yaml of every Land)",
-		Args:  cobra.ArbitraryArgs,
+		Long: `Run tables of routes: what must come of the rules, case by case (default:
+routes_test.yaml of every Land). Standards that are not installed are taken as if
+they were, so that rules can be tested anywhere; explain takes them as they are.`,
+		Args: cobra.ArbitraryArgs,
 		RunE: func(_ *cobra.Command, files []string) error {
-			lib, err := e.library()
+			lib, sound, err := e.library()
 			if err != nil {
 				return err
 			}
-			cases, bad := 0, 0
-			for key, t := range lib.Tables {
-				own := files
-				if len(own) == 0 {
-					own = []string{filepath.Join(t.Land().Dir, config.RoutesTestFile)}
+			tables, missing := asIfInstalled(lib)
+			if len(missing) > 0 {
+				fmt.Fprintf(e.err, "not installed, and taken as if they were: %s\n", strings.Join(missing, ", "))
+			}
+			own := map[string]*routing.Table{} // a Land's file is the Land's, whatever region a case is in
+			if len(files) == 0 {
+				for _, t := range tables {
+					file := filepath.Join(t.Land().Dir, config.RoutesTestFile)
+					files, own[file] = append(files, file), t
 				}
-				for _, file := range own {
-					all, problems := routing.LoadCases(file)
-					for _, p := range problems {
-						fmt.Fprintln(e.err, p)
+				slices.Sort(files)
+			}
+			cases, bad := 0, 0
+			for _, file := range files {
+				all, problems := routing.LoadCases(file)
+				for _, p := range problems {
+					fmt.Fprintln(e.err, p)
+					bad++
+				}
+				cases += len(all)
+				for _, c := range all {
+					t := own[file]
+					if t == nil {
+						t = tables[c.Region.Land()]
+					}
+					if t == nil {
+						fmt.Fprintln(e.out, c.Pos.Problem("%s: the configuration does not serve Land %s, or refuses it", c.Name, c.Region.Land()))
 						bad++
+						continue
 					}
-					var mine []routing.Case
-					for _, c := range all {
-						if c.Region.Land() == key {
-							mine = append(mine, c)
-						}
-					}
-					cases += len(mine)
-					for _, m := range t.Check(mine, time.Now()) {
+					for _, m := range t.Check([]routing.Case{c}, time.Now()) {
 						fmt.Fprintln(e.out, m)
 						bad++
 					}
 				}
 			}
 			fmt.Fprintf(e.out, "%s, %d wrong\n", plural(cases, "case"), bad)
-			if bad > 0 {
+			if bad > 0 || !sound {
 				return exit{1}
 			}
 			return nil
@@ -169,6 +188,33 @@ func (e *env) routes() *cobra.Command {
 	}
 	cmd.AddCommand(explain, check)
 	return cmd
+}
+
+// asIfInstalled are the tables of routes with every standard that the process
+// library names, and the names of those that are missing.
+func asIfInstalled(lib *app.Library) (map[submission.Land]*routing.Table, []string) {
+	tables := map[submission.Land]*routing.Table{}
+	for key, land := range lib.Config.Lands {
+		tables[key], _ = routing.New(land, func(s submission.Service, f submission.Format) bool {
+			o, ok := land.Offer(s)
+			if !ok {
+				return false
+			}
+			p, ok := lib.Catalog.Service(o.Service)
+			if o.Process != "" {
+				p, ok = lib.Catalog.Process(o.Process)
+			}
+			return ok && slices.Contains(p.Formats, f)
+		})
+	}
+	var missing []string
+	for _, p := range lib.Catalog.Processes() {
+		for _, std := range p.Missing {
+			missing = append(missing, std)
+		}
+	}
+	slices.Sort(missing)
+	return tables, slices.Compact(missing)
 }
 
 func parseTime(s string) (time.Time, error) {
@@ -200,7 +246,7 @@ validate every message against its standard's schema and compare it with the
 expected one. Standards that are not installed are skipped by name.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, a []string) error {
-			lib, err := e.library()
+			lib, sound, err := e.library()
 			if err != nil {
 				return err
 			}
@@ -232,7 +278,7 @@ expected one. Standards that are not installed are skipped by name.`,
 				return fmt.Errorf("the process library has no service %q", strings.Join(a, ""))
 			}
 			fmt.Fprintf(e.out, "%d ok, %d wrong, %d skipped\n", ran, bad, skipped)
-			if bad > 0 {
+			if bad > 0 || len(a) == 0 && !sound {
 				return exit{1}
 			}
 			return nil
@@ -322,7 +368,11 @@ func (e *env) tellRunning(cmd *cobra.Command) error {
 	if err != nil {
 		return nil // none runs; the next start reads it
 	}
-	if err := ops.call(cmd.Context(), "POST", "config/reload", nil, nil); err != nil {
+	err = ops.call(cmd.Context(), "POST", "config/reload", nil, nil)
+	if errors.Is(err, errNoRouter) {
+		return nil
+	}
+	if err != nil {
 		fmt.Fprintf(e.err, "router: the running router was not told: %s; send it SIGHUP\n", err)
 		return nil
 	}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -28,9 +29,19 @@ import (
 // operations calls the operators' API of the router that runs on the data
 // directory.
 type operations struct {
-	base, token string
-	http        *http.Client
+	address, token string
+	data           string // the data directory that names the address
+	from           string // where the token comes from
+	http           *http.Client
 }
+
+var (
+	// errNoRouter says that no router runs on the data directory.
+	errNoRouter = errors.New("no router runs")
+	// errUnknown says that the router knows no such thing, or does not show it to
+	// this operator.
+	errUnknown = errors.New("not known")
+)
 
 func (e *env) operations() (*operations, error) {
 	dir, err := e.dataDir()
@@ -39,20 +50,21 @@ func (e *env) operations() (*operations, error) {
 	}
 	addresses, err := app.ReadAddresses(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("no router runs on the data directory %s (there is no %s); name another with --data", dir, filepath.Join(dir, "addresses.json"))
+		return nil, fmt.Errorf("%w on the data directory %s (there is no %s); name another with --data", errNoRouter, dir, filepath.Join(dir, "addresses.json"))
 	}
 	if err != nil {
 		return nil, err
 	}
-	token := strings.TrimSpace(os.Getenv("WEICHE_OPERATOR_TOKEN"))
+	token, from := strings.TrimSpace(os.Getenv(operatorToken)), operatorToken
 	if token == "" {
-		b, err := os.ReadFile(filepath.Join(dir, "operator.token"))
+		from = filepath.Join(dir, "operator.token")
+		b, err := os.ReadFile(from)
 		if err != nil {
-			return nil, fmt.Errorf("the operator's token cannot be read: %w; set WEICHE_OPERATOR_TOKEN to a token of your own", err)
+			return nil, fmt.Errorf("the operator's token cannot be read (%w); set %s to a token of your own", err, operatorToken)
 		}
 		token = strings.TrimSpace(string(b))
 	}
-	return &operations{base: "http://" + addresses.Ops + "/api/v1/", token: token, http: &http.Client{Timeout: 2 * time.Minute}}, nil
+	return &operations{address: addresses.Ops, token: token, data: dir, from: from, http: &http.Client{Timeout: 2 * time.Minute}}, nil
 }
 
 // call sends in (nil: nothing) and reads the answer into out.
@@ -65,12 +77,15 @@ func (o *operations) call(ctx context.Context, method, path string, in, out any)
 		}
 		body = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, o.base+path, body)
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+o.address+"/api/v1/"+path, body)
 	if err != nil {
 		return err
 	}
 	req.Header.Set("Authorization", "Bearer "+o.token)
 	res, err := o.http.Do(req)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("%w on %s, the address in %s; start it, or name another data directory with --data", errNoRouter, o.address, filepath.Join(o.data, "addresses.json"))
+	}
 	if err != nil {
 		return fmt.Errorf("the router does not answer: %w", err)
 	}
@@ -79,10 +94,15 @@ func (o *operations) call(ctx context.Context, method, path string, in, out any)
 	if err != nil {
 		return fmt.Errorf("the router's answer broke off: %w", err)
 	}
-	if res.StatusCode >= 300 {
+	switch {
+	case res.StatusCode == http.StatusUnauthorized:
+		return fmt.Errorf("the router on %s does not know the operator's token in %s", o.address, o.from)
+	case res.StatusCode == http.StatusNotFound:
+		return errUnknown
+	case res.StatusCode >= 300:
 		var p console.Problem
 		if json.Unmarshal(b, &p) == nil && p.Title != "" {
-			return fmt.Errorf("%s: %s", p.Title, p.Detail)
+			return fmt.Errorf("%s: %s", p.Title, strings.TrimSuffix(p.Detail, "."))
 		}
 		return fmt.Errorf("the router answered %s", res.Status)
 	}
@@ -110,6 +130,15 @@ func (e *env) table(header string, rows func(w io.Writer)) {
 	w.Flush()
 }
 
+// about calls for one submission, and says which one where it is not known.
+func (o *operations) about(ctx context.Context, id uuid.UUID, method, deed string, in, out any) error {
+	err := o.call(ctx, method, "submissions/"+id.String()+deed, in, out)
+	if errors.Is(err, errUnknown) {
+		return fmt.Errorf("the router knows no submission %s, or its Land is not this operator's", id)
+	}
+	return err
+}
+
 func parseID(s string) (uuid.UUID, error) {
 	id, err := uuid.Parse(s)
 	if err != nil {
@@ -133,7 +162,7 @@ func (e *env) trace() *cobra.Command {
 				return err
 			}
 			var s console.Story
-			if err := ops.call(cmd.Context(), "GET", "submissions/"+id.String(), nil, &s); err != nil {
+			if err := ops.about(cmd.Context(), id, "GET", "", nil, &s); err != nil {
 				return err
 			}
 			if !e.printed(s) {
@@ -158,16 +187,23 @@ func tell(w io.Writer, s console.Story) {
 	fmt.Fprintf(w, "  SHA-512   %s\n", a.SHA512)
 	if d := a.Decision; d != nil {
 		fmt.Fprintf(w, "  authority %s (%s, %s)\n", d.Authority.Name, d.Authority.ID, d.Authority.Key)
-		fmt.Fprintf(w, "  rule      %s, configuration %.12s\n", d.Rule, d.ConfigHash)
+		rule := d.Rule
+		if rule == "" {
+			rule = "none: an operator named the authority"
+		}
+		fmt.Fprintf(w, "  rule      %s, configuration %.12s\n", rule, d.ConfigHash)
 	}
 	for _, d := range a.Deliveries {
 		fmt.Fprintf(w, "  delivery  %s\n            %s as %s: %s after %s%s\n", d.ID, d.Destination, d.Format, d.State, plural(d.Attempts, "attempt"), because(d.Reason, d.Detail))
 		if d.DueAt != nil {
 			fmt.Fprintf(w, "            next attempt %s\n", clock(*d.DueAt))
 		}
+		if h := d.Held; h != nil {
+			fmt.Fprintf(w, "            held in %s\n", place(h))
+		}
 	}
 	if h := a.Held; h != nil {
-		fmt.Fprintf(w, "  held in   %s, partition %d, offset %d\n", h.Topic, h.Partition, h.Offset)
+		fmt.Fprintf(w, "  held in   %s\n", place(h))
 	}
 	fmt.Fprintln(w, "Story")
 	if len(s.Events) == 0 {
@@ -226,6 +262,10 @@ func sentence(ev submission.Event) string {
 	return strings.Join(p, ", ")
 }
 
+func place(h *submission.Held) string {
+	return fmt.Sprintf("%s, partition %d, offset %d", h.Topic, h.Partition, h.Offset)
+}
+
 func because(reason, detail string) string {
 	switch {
 	case reason == "":
@@ -236,7 +276,8 @@ func because(reason, detail string) string {
 	return ": " + reason + " (" + detail + ")"
 }
 
-func clock(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05.000") }
+func clock(t time.Time) string  { return t.Local().Format("2006-01-02 15:04:05.000") }
+func second(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
 
 func plural(n int, what string) string {
 	if n == 1 {
@@ -268,7 +309,7 @@ func (e *env) deed(cmd *cobra.Command, id, what string, in any) error {
 		return err
 	}
 	var s console.Story
-	if err := ops.call(cmd.Context(), "POST", "submissions/"+sid.String()+"/"+what, in, &s); err != nil {
+	if err := ops.about(cmd.Context(), sid, "POST", "/"+what, in, &s); err != nil {
 		return err
 	}
 	if !e.printed(s) {
@@ -289,6 +330,19 @@ func (e *env) dlq() *cobra.Command {
 			path, ok := map[string]string{"dead": "dead-letters", "unassigned": "unassigned", "refused": "refusals"}[state]
 			if !ok {
 				return usageError{fmt.Errorf("--state is dead, unassigned or refused")}
+			}
+			if land != "" && land != string(submission.LandNone) {
+				if _, err := submission.ParseLand(land); err != nil {
+					return usageError{fmt.Errorf("--land: %w", err)}
+				}
+			}
+			if service != "" {
+				if _, err := submission.ParseService(service); err != nil {
+					return usageError{fmt.Errorf("--service: %w", err)}
+				}
+			}
+			if limit < 1 || limit > 500 {
+				return usageError{errors.New("--limit is a number from 1 to 500")}
 			}
 			q := url.Values{}
 			for k, v := range map[string]string{"land": land, "service": service, "destination": destination, "reason": reason} {
@@ -314,12 +368,12 @@ func (e *env) dlq() *cobra.Command {
 			}
 			e.table("SINCE\tSUBMISSION\tLAND\tSERVICE\tDESTINATION\tREASON\tATTEMPTS\tREDRIVES\tDETAIL", func(w io.Writer) {
 				for _, l := range page.Items {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", l.At.Local().Format("2006-01-02 15:04:05"), l.Submission, l.Land, l.Service,
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", second(l.At), l.Submission, l.Land, l.Service,
 						dash(l.Destination), l.Reason, l.Attempts, l.Redrives, l.Detail)
 				}
 			})
 			if page.Next != "" {
-				fmt.Fprintf(e.out, "… and more; raise --limit\n")
+				fmt.Fprintln(e.out, "… and more; narrow it by --land, --service, --destination or --reason, or raise --limit")
 			}
 			return nil
 		},
@@ -328,9 +382,9 @@ func (e *env) dlq() *cobra.Command {
 	f.StringVar(&state, "state", "dead", "dead, unassigned or refused")
 	f.StringVar(&land, "land", "", "two digits")
 	f.StringVar(&service, "service", "", "LeiKa key")
-	f.StringVar(&destination, "destination", "", "destination, as `router destinations` names it")
+	f.StringVar(&destination, "destination", "", "destination, as it stands in router destinations")
 	f.StringVar(&reason, "reason", "", "reason")
-	f.IntVar(&limit, "limit", 100, "at most so many")
+	f.IntVar(&limit, "limit", 100, "at most so many, up to 500")
 
 	show := e.trace()
 	show.Use, show.Short = "show ID", "The story of one, as `router trace` tells it"
@@ -384,11 +438,7 @@ func (e *env) destinations() *cobra.Command {
 				for _, d := range page.Items {
 					st, since, oldest := "open", "-", "-"
 					if d.Paused {
-						st = "paused: " + d.Reason
-						if d.PausedBy != "" {
-							st = "paused by " + d.PausedBy
-						}
-						since = clock(d.Since)
+						st, since = paused(d.Destination), second(d.Since)
 					}
 					if !d.OldestWaiting.IsZero() {
 						oldest = time.Since(d.OldestWaiting).Round(time.Second).String()
@@ -404,6 +454,9 @@ func (e *env) destinations() *cobra.Command {
 	pause := &cobra.Command{
 		Use: "pause NAME", Short: "Stop delivering to a destination; what comes for it waits", Args: args(1, "the destination's name"),
 		RunE: func(cmd *cobra.Command, a []string) error {
+			if d, err := time.ParseDuration(during); during != "" && (err != nil || d <= 0) {
+				return usageError{fmt.Errorf("--for: %q is not a duration such as 30m", during)}
+			}
 			return e.gate(cmd, a[0], "pause", map[string]any{"reason": reason, "for": during})
 		},
 	}
@@ -417,6 +470,23 @@ func (e *env) destinations() *cobra.Command {
 	return cmd
 }
 
+// paused says why a destination is paused and when that ends by itself.
+func paused(d console.Destination) string {
+	st := "paused: " + d.Reason
+	end, what := d.NextProbe, "next try"
+	if d.PausedBy != "" {
+		st = "paused by " + d.PausedBy
+		if d.Note != "" {
+			st += " (" + d.Note + ")"
+		}
+		end, what = d.Until, "until"
+	}
+	if !end.IsZero() {
+		st += ", " + what + " " + second(end)
+	}
+	return st
+}
+
 func (e *env) gate(cmd *cobra.Command, name, what string, in any) error {
 	ops, err := e.operations()
 	if err != nil {
@@ -424,10 +494,17 @@ func (e *env) gate(cmd *cobra.Command, name, what string, in any) error {
 	}
 	var d console.Destination
 	if err := ops.call(cmd.Context(), "POST", "destinations/"+url.PathEscape(name)+"/"+what, in, &d); err != nil {
+		if errors.Is(err, errUnknown) {
+			return fmt.Errorf("there is no destination %q; `router destinations` lists them", name)
+		}
 		return err
 	}
 	if !e.printed(d) {
-		fmt.Fprintf(e.out, "%s is %s\n", d.ID, map[bool]string{true: "paused", false: "open"}[d.Paused])
+		st := "open"
+		if d.Paused {
+			st = paused(d)
+		}
+		fmt.Fprintf(e.out, "%s is %s\n", d.ID, st)
 	}
 	return nil
 }

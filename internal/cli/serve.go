@@ -28,8 +28,7 @@ tests. SIGTERM stops taking new submissions, drains what is in hand within
 			signal.Notify(hup, syscall.SIGHUP)
 			defer signal.Stop(hup)
 			a, err := app.Start(cmd.Context(), app.Options{
-				ConfigDir: e.config, Data: e.data, Listen: listen, Ops: ops,
-				Environ: os.Environ(), Log: e.err, Out: e.out,
+				ConfigDir: e.config, Environ: e.environ("WEICHE_LISTEN", listen, "WEICHE_OPS", ops), Log: e.err, Out: e.out,
 			})
 			if err != nil {
 				return fmt.Errorf("not started: %w", err)

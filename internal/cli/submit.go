@@ -8,14 +8,18 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"weiche/internal/app"
+	"weiche/internal/config"
 	"weiche/internal/submission"
 )
 
@@ -45,15 +49,19 @@ the submission's Land unless --portal names one; its key is read from
 			if err != nil {
 				return err
 			}
-			if to == "" {
+			if to != "" {
+				if u, err := url.Parse(to); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+					return usageError{fmt.Errorf("--to: %q is not an address such as http://127.0.0.1:8080", to)}
+				}
+			} else {
 				addresses, err := app.ReadAddresses(dir)
 				if errors.Is(err, fs.ErrNotExist) {
-					return fmt.Errorf("no router runs on the data directory %s; name its address with --to", dir)
+					return fmt.Errorf("%w on the data directory %s; name another with --data, or an address with --to", errNoRouter, dir)
 				}
 				if err != nil {
 					return err
 				}
-				to = "http://" + addresses.Public
+				to = e.scheme() + "://" + addresses.Public
 			}
 			token, err := e.portalKey(dir, portal, key, body)
 			if err != nil {
@@ -69,7 +77,11 @@ the submission's Land unless --portal names one; its key is read from
 			req.Header.Set("Authorization", "Bearer "+token)
 			req.Header.Set("Content-Type", "application/json")
 			req.Header.Set("Idempotency-Key", idempotencyKey)
-			res, err := http.DefaultClient.Do(req)
+			client := &http.Client{Timeout: 2 * time.Minute}
+			res, err := client.Do(req)
+			if errors.Is(err, syscall.ECONNREFUSED) {
+				return fmt.Errorf("%w on %s; start it, or name another address with --to", errNoRouter, to)
+			}
 			if err != nil {
 				return fmt.Errorf("the router does not answer: %w", err)
 			}
@@ -83,10 +95,16 @@ the submission's Land unless --portal names one; its key is read from
 				answer = pretty.Bytes()
 			}
 			if res.StatusCode != http.StatusAccepted {
-				fmt.Fprintf(e.err, "%s\n%s\n", res.Status, answer)
+				fmt.Fprintf(e.err, "%s\n%s\n", res.Status, bytes.TrimSpace(answer))
 				return exit{1}
 			}
-			fmt.Fprintf(e.out, "%s\n", answer)
+			fmt.Fprintf(e.out, "%s\n", bytes.TrimSpace(answer))
+			var receipt struct {
+				SubmissionID string `json:"submissionId"`
+			}
+			if json.Unmarshal(answer, &receipt) == nil && receipt.SubmissionID != "" {
+				fmt.Fprintln(e.err, "its story: router trace "+receipt.SubmissionID)
+			}
 			return nil
 		},
 	}
@@ -96,6 +114,14 @@ the submission's Land unless --portal names one; its key is read from
 	f.StringVar(&idempotencyKey, "idempotency-key", "", "default: a new UUID")
 	f.StringVar(&to, "to", "", "the router's public address, as http://127.0.0.1:8080")
 	return cmd
+}
+
+// scheme is how the portals' door is spoken to.
+func (e *env) scheme() string {
+	if cfg, _ := config.Load(e.config, e.environ()); cfg != nil && cfg.Router.TLS != nil {
+		return "https"
+	}
+	return "http"
 }
 
 func (e *env) portalKey(dir, portal, file string, body []byte) (string, error) {
