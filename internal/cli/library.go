@@ -373,7 +373,7 @@ func (e *env) tellRunning(cmd *cobra.Command) error {
 		return nil
 	}
 	if err != nil {
-		fmt.Fprintf(e.err, "router: the running router was not told: %s; send it SIGHUP\n", err)
+		fmt.Fprintf(e.err, "router: done; the running router, told to take it up, says: %s\n", err)
 		return nil
 	}
 	fmt.Fprintln(e.out, "the running router has taken it up")
