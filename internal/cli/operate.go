@@ -32,6 +32,7 @@ type operations struct {
 	address, token string
 	data           string // the data directory that names the address
 	from           string // where the token comes from
+	late           bool   // the last order was taken, and not carried out in time
 	http           *http.Client
 }
 
@@ -94,6 +95,7 @@ func (o *operations) call(ctx context.Context, method, path string, in, out any)
 	if err != nil {
 		return fmt.Errorf("the router's answer broke off: %w", err)
 	}
+	o.late = res.StatusCode == http.StatusAccepted
 	switch {
 	case res.StatusCode == http.StatusUnauthorized:
 		return fmt.Errorf("the router on %s does not know the operator's token in %s", o.address, o.from)
@@ -312,8 +314,11 @@ func (e *env) deed(cmd *cobra.Command, id, what string, in any) error {
 	if err := ops.about(cmd.Context(), sid, "POST", "/"+what, in, &s); err != nil {
 		return err
 	}
+	if ops.late {
+		fmt.Fprintf(e.err, "router: the order stands, and is not carried out yet; look again with: router trace %s\n", s.ID)
+	}
 	if !e.printed(s) {
-		fmt.Fprintf(e.out, "%s is now %s%s\n", s.ID, s.State, because(s.Reason, s.Detail))
+		fmt.Fprintf(e.out, "%s is %s %s%s\n", s.ID, map[bool]string{true: "still", false: "now"}[ops.late], s.State, because(s.Reason, s.Detail))
 	}
 	return nil
 }
