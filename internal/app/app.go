@@ -114,9 +114,10 @@ func Start(ctx context.Context, opts Options) (a *App, err error) {
 	logger := telemetry.NewLogger(opts.Log, level(cfg.Router.Log.Level))
 	a = &App{opts: opts, logger: logger, now: time.Now, failed: make(chan error, 8), closers: closers{logger: logger},
 		registry: telemetry.NewRegistry()}
+	started := &a.closers // a is nil once an error is returned
 	defer func() {
 		if err != nil {
-			a.closers.run(context.WithoutCancel(ctx))
+			started.run(context.WithoutCancel(ctx))
 		}
 	}()
 	a.report(problems)
@@ -125,7 +126,12 @@ func Start(ctx context.Context, opts Options) (a *App, err error) {
 	if err := os.MkdirAll(r.Data, 0o700); err != nil {
 		return nil, fmt.Errorf("the data directory cannot be made: %w", err)
 	}
-	// A second router on the same directory would find stale addresses.
+	unlock, err := lockData(r.Data)
+	if err != nil {
+		return nil, err
+	}
+	a.closers.add("lock of the data directory", unlock)
+	// What a killed router left behind is stale.
 	_ = os.Remove(filepath.Join(r.Data, addressesFile))
 
 	if err := a.openBus(ctx, cfg); err != nil {
@@ -183,7 +189,7 @@ func (a *App) openBus(ctx context.Context, cfg *config.Config) error {
 	if len(bc.Brokers) == 0 {
 		broker, err := embedded.Start(filepath.Join(cfg.Router.Data, "kafka"), embedded.Options{Partitions: k.Partitions}, a.logger)
 		if err != nil {
-			return fmt.Errorf("the embedded broker did not start: %w", err)
+			return err
 		}
 		a.closers.add("embedded broker", func(context.Context) error { return broker.Close() })
 		bc.Brokers = broker.Addrs()

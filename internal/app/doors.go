@@ -101,6 +101,9 @@ func (a *App) startDoors(ctx context.Context) error {
 	mux.Handle("GET /metrics", telemetry.MetricsHandler(a.registry))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", a.readyz)
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "Nothing here. There are /metrics, /livez, /readyz and /api/v1/ (docs/reference/operators-api.md).", http.StatusNotFound)
+	})
 	a.serve("operators", &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}, a.ops, nil)
 	a.serve("public", httpdoor.Server(a.web), a.public, a.router.TLS)
 	return nil
@@ -370,6 +373,9 @@ func (a *App) Reload() error {
 	if err := a.use(lib); err != nil {
 		a.logger.Error("reload refused; the configuration in force stays", "error", err.Error())
 		return err
+	}
+	for land := range cfg.Broken {
+		a.logger.Warn("this Land's configuration is refused; what it had before stays in force, where it had any", "land", land, "in_force", cfg.Lands[land] != nil)
 	}
 	a.logger.Info("configuration reloaded", "lands", len(cfg.Lands), "broken", len(cfg.Broken), "processes", len(lib.Catalog.Processes()))
 	return problems.Err()

@@ -157,7 +157,7 @@ func (f form) Check(data any) []intake.Fault {
 	vs := f.ValidateForm(data)
 	out := make([]intake.Fault, len(vs))
 	for i, v := range vs {
-		out[i] = intake.Fault{Pointer: v.Pointer, Text: intake.Text{EN: v.Text}}
+		out[i] = intake.Fault{Pointer: v.Pointer, Text: intake.Text{EN: v.Text, DE: v.German}}
 	}
 	return out
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -276,9 +277,10 @@ func (b *Bus) CheckSafety(ctx context.Context) error {
 		return err
 	}
 	var problems []string
+	allowed := map[string][]string{}
 	object := func(name, where, is, todo string) {
 		if slices.Contains(b.cfg.AllowUnsafe, name) {
-			b.log.Warn("unsafe Kafka setting allowed by name", "allowed", name, "where", where, "is", is)
+			allowed[name] = append(allowed[name], where+" "+is)
 			return
 		}
 		problems = append(problems, fmt.Sprintf("%s: %s; %s, or allow %q by name in kafka.allow_unsafe", where, is, todo, name))
@@ -317,6 +319,10 @@ func (b *Bus) CheckSafety(ctx context.Context) error {
 	}
 	if len(problems) > 0 {
 		return misconfigured("%s", strings.Join(problems, "; "))
+	}
+	// One line a name: the first place says it, the others are of its kind.
+	for _, name := range slices.Sorted(maps.Keys(allowed)) {
+		b.log.Warn("unsafe Kafka setting allowed by name", "allowed", name, "found", allowed[name][0], "places", len(allowed[name]))
 	}
 	return nil
 }

@@ -17,7 +17,10 @@ import (
 type Violation struct {
 	Pointer string // RFC 6901, "" is the form itself
 	Text    string // a sentence; it never repeats a value of the form
+	German  string // the same in German
 }
+
+const cannotCheck = "The form cannot be checked."
 
 type formValidator struct {
 	schema *jsonschema.Schema
@@ -66,7 +69,7 @@ func (p *Process) ValidateForm(form any) []Violation {
 	}
 	var ve *jsonschema.ValidationError
 	if !errors.As(err, &ve) {
-		return []Violation{{Text: "The form cannot be checked."}}
+		return []Violation{{Text: cannotCheck, German: german[cannotCheck]}}
 	}
 	c := &collector{form: form, schema: p.Schema}
 	c.collect(ve)
@@ -81,7 +84,7 @@ type collector struct {
 }
 
 func (c *collector) add(at []string, text string, args ...any) {
-	c.out = append(c.out, Violation{pointer(at), fmt.Sprintf(text, args...)})
+	c.out = append(c.out, Violation{pointer(at), fmt.Sprintf(text, args...), fmt.Sprintf(german[text], args...)})
 }
 
 func (c *collector) collect(e *jsonschema.ValidationError) {

@@ -176,7 +176,7 @@ func (h *Door) serve(route string, methods map[string]func(*exchange)) http.Hand
 }
 
 func (h *Door) logged(x *exchange, route string, took time.Duration) {
-	attrs := []any{"route", route, "status", x.status, "durationMs", took.Milliseconds()}
+	attrs := []any{"route", route, "status", x.status, "duration_ms", took.Milliseconds()}
 	if x.portal != "" {
 		attrs = append(attrs, "portal", x.portal)
 	}
