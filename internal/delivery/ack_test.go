@@ -233,6 +233,45 @@ func TestAckPermanentRedriveAndClose(t *testing.T) {
 }
 
 // A transient fault after a redrive waits as a first one does.
+// A crash between a redrive's event and its outcome's: what is parked behind
+// stays parked until the order comes again.
+func TestCrashInsideARedrive(t *testing.T) {
+	d := newDoor()
+	d.tell(func(context.Context, *submission.Delivery, int) error { return permanent() })
+	r := newRig(t, Destination{ID: "bb/a", Kind: "test", Adapter: d, Policy: quick})
+	c := r.in(0, "case")
+	first := r.submit("1", c, "bb/a")
+	dead := r.state(first, submission.Dead)
+	second := r.submit("2", c, "bb/a")
+	r.waits(second, fault.ReasonBehindCase)
+	r.acked(0)
+	must(t, r.ledger.Append(t.Context(), 0, submission.Event{
+		ID: submission.NewEventID(submission.EventRedriven, first.DeliveryID, "redriven", "1", "1"), Type: submission.EventRedriven, At: time.Now().UTC(),
+		Stage: submission.StageDelivery, Epoch: r.store.EpochOf(submission.StageDelivery, 0), Submission: first.ID, CaseID: first.CaseID, Portal: first.Portal,
+		Land: first.Land, Service: first.Service, Revision: 1, DeliveryID: first.DeliveryID, Destination: first.Destination, Adapter: first.Adapter,
+		Redrive: 1, Operator: "anna"}))
+	r.state(first, submission.InFlight)
+	d.tell(nil)
+	r.restart()
+	// The scheduler has looked at the partition once another case has passed it.
+	other := r.submit("3", r.in(0, "other"), "bb/a")
+	r.state(other, submission.Delivered)
+	r.state(second, submission.Waiting)
+
+	rec, err := r.bus.Fetch(r.ctx(), dead.Held.Topic, dead.Held.Partition, dead.Held.Offset)
+	must(t, err)
+	m, err := submission.ParseDeliveryMeta(rec.Headers)
+	must(t, err)
+	m.Redrives, m.Reason = 1, ""
+	m.Instruction = &submission.Instruction{Kind: submission.InstructRedrive, Operator: "anna", At: time.Now()}
+	must(t, r.bus.Append(t.Context(), r.record(m, rec.Value)))
+	r.state(first, submission.Delivered)
+	r.state(second, submission.Delivered)
+	if got, want := d.order(), []string{other.ID.String(), first.ID.String(), second.ID.String()}; !slices.Equal(got, want) {
+		t.Errorf("taken in the order %v, want %v", got, want)
+	}
+}
+
 func TestRedriveBeginsAnew(t *testing.T) {
 	x := newDoor()
 	p := quick

@@ -128,7 +128,14 @@ func (l *lane) rebuild(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, m := range dead {
+	// A crash may have come between a redrive's event and its outcome's, though
+	// they were appended together. Then the order was not acknowledged and comes
+	// again; until then the delivery holds its case as the dead one that it was.
+	redriven, err := s.ledger.Redriven(ctx, l.partition)
+	if err != nil {
+		return err
+	}
+	for _, m := range append(dead, redriven...) {
 		e := newEntry(m)
 		e.dead = true
 		l.q.put(e)

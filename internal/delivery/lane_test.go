@@ -191,6 +191,26 @@ func (m memLedger) Dead(ctx context.Context, _ int32) (out []submission.Delivery
 	return out, nil
 }
 
+func (m memLedger) Redriven(ctx context.Context, _ int32) (out []submission.DeliveryMeta, err error) {
+	m.mu.Lock()
+	var all []uuid.UUID
+	for _, e := range m.events {
+		if !slices.Contains(all, e.Submission) {
+			all = append(all, e.Submission)
+		}
+	}
+	m.mu.Unlock()
+	for _, id := range all {
+		a, _ := m.Account(ctx, id)
+		for _, d := range a.Deliveries {
+			if d.State == submission.InFlight && d.Redrives > 0 {
+				out = append(out, a.DeliveryMeta(d))
+			}
+		}
+	}
+	return out, nil
+}
+
 // plain is a payload that is not sealed: what is tested here is order.
 type plain struct{}
 

@@ -296,6 +296,21 @@ func (l *Ledger) Dead(ctx context.Context, partition int32) ([]submission.Delive
 	return out, nil
 }
 
+// Redriven returns the deliveries of a partition that are told as redriven and
+// of which nothing is told since, as projected.
+func (l *Ledger) Redriven(ctx context.Context, partition int32) ([]submission.DeliveryMeta, error) {
+	var out []submission.DeliveryMeta
+	err := l.store.deliveries(ctx, `d.state = 'in-flight'`, partition, func(u Unfinished) {
+		if u.Redrives > 0 {
+			out = append(out, u.DeliveryMeta)
+		}
+	})
+	if err != nil {
+		return nil, fault.Wrap(err, fault.Retryable, fault.ReasonStorage, "the status store cannot be read")
+	}
+	return out, nil
+}
+
 // EpochOf returns the epoch of a stage's present owner in a partition, 0 before
 // the first.
 func (s *Store) EpochOf(stage submission.Stage, partition int32) int64 {

@@ -405,8 +405,15 @@ type Unfinished struct {
 // the order of their cases.
 func (s *Store) Unfinished(ctx context.Context, partition int32) ([]Unfinished, error) {
 	var out []Unfinished
-	err := s.query(ctx, `SELECT d.id, s.json FROM {}deliveries d JOIN {}submissions s ON s.id = d.submission
-		WHERE d.partition = ? AND d.state IN ('waiting', 'dead') ORDER BY d.ord, d.id`, []any{partition}, func(rows *sql.Rows) error {
+	err := s.deliveries(ctx, `d.state IN ('waiting', 'dead')`, partition, func(u Unfinished) { out = append(out, u) })
+	return out, wrap(err)
+}
+
+// deliveries calls fn with each delivery of a partition that the condition
+// names, in the order of their cases.
+func (s *Store) deliveries(ctx context.Context, where string, partition int32, fn func(Unfinished)) error {
+	return s.query(ctx, `SELECT d.id, s.json FROM {}deliveries d JOIN {}submissions s ON s.id = d.submission
+		WHERE d.partition = ? AND `+where+` ORDER BY d.ord, d.id`, []any{partition}, func(rows *sql.Rows) error {
 		var id string
 		var raw []byte
 		if err := rows.Scan(&id, &raw); err != nil {
@@ -421,10 +428,9 @@ func (s *Store) Unfinished(ctx context.Context, partition int32) ([]Unfinished, 
 			return fmt.Errorf("delivery %s is not in its account", id)
 		}
 		d := a.Deliveries[i]
-		out = append(out, Unfinished{DeliveryMeta: a.DeliveryMeta(d), State: d.State, Token: d.Token, Held: d.Held})
+		fn(Unfinished{DeliveryMeta: a.DeliveryMeta(d), State: d.State, Token: d.Token, Held: d.Held})
 		return nil
 	})
-	return out, wrap(err)
 }
 
 // Count is the account of states of one Land and service.
