@@ -354,17 +354,32 @@ func onKafka(c *kafkatest.Cluster) []string {
 // is missing, and duplicates carry their first delivery id.
 func TestKilledTenTimes(t *testing.T) {
 	needShared(t)
-	t.Run("embedded broker", func(t *testing.T) { killTenTimes(t, nil) })
-	t.Run("Apache Kafka", func(t *testing.T) { killTenTimes(t, onKafka(kafkatest.Start(t))) })
+	t.Run("embedded broker", func(t *testing.T) { interrupt(t, 10, (*router).Kill, nil) })
+	t.Run("Apache Kafka", func(t *testing.T) { interrupt(t, 10, (*router).Kill, onKafka(kafkatest.Start(t))) })
 }
 
-func killTenTimes(t *testing.T, env []string) {
+// A router that is asked to stop while portals post loses nothing either,
+// dead-letters nothing, and ends within its drain time.
+func TestStoppedWhilePosting(t *testing.T) {
+	needShared(t)
+	interrupt(t, 3, func(r *router) {
+		began := time.Now()
+		r.Stop()
+		if took := time.Since(began); took > 30*time.Second {
+			t.Errorf("the stop took %s", took)
+		}
+	}, nil)
+}
+
+// interrupt ends and starts the router so many times while portals post, and
+// checks that everything accepted arrives where it belongs.
+func interrupt(t *testing.T, times int, end func(*router), env []string) {
 	recv := startReceiver(t)
 	r := newRouter(t, env...)
 	r.useReceiver(recv)
 	r.importXBau()
 	r.Start()
-	n, kills := 300, 10
+	n := 300
 	if soak() {
 		n = 3000
 	}
@@ -381,9 +396,9 @@ func killTenTimes(t *testing.T, env []string) {
 		})
 	}()
 	rnd := rand.New(rand.NewPCG(3, 3))
-	for range kills {
+	for range times {
 		time.Sleep(time.Duration(200+rnd.IntN(800)) * time.Millisecond)
-		r.Kill()
+		end(r)
 		mu.Lock()
 		err := r.start()
 		mu.Unlock()
