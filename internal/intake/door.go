@@ -430,7 +430,7 @@ func (a *attempt) store(ctx context.Context, key *seal.DataKey, prefix string, l
 	}
 	for n := 1; ; n++ {
 		name, file, err := a.post.Parts.Next()
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF { //nolint:errorlint // a wrapped EOF is a body that ends too early
 			break
 		}
 		if err != nil {

@@ -1,6 +1,7 @@
 package httpdoor
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"mime"
@@ -133,7 +134,8 @@ func (x *exchange) receive() (intake.Post, *intake.Problem) {
 		if x.r.ContentLength > limit+multipartFrame {
 			return post, intake.TooLargeSum(limit)
 		}
-		parts := &fileParts{mr: multipart.NewReader(http.MaxBytesReader(x.w, x.r.Body, limit+multipartFrame), params["boundary"]), limit: limit}
+		source := &tailReader{r: http.MaxBytesReader(x.w, x.r.Body, limit+multipartFrame), end: []byte("--" + params["boundary"] + "--")}
+		parts := &fileParts{mr: multipart.NewReader(source, params["boundary"]), body: source, limit: limit}
 		body, p := parts.submission(int64(x.h.limits.PartBytes))
 		post.Body, post.Parts = body, parts
 		return post, p
@@ -173,12 +175,37 @@ func readAll(r io.Reader, declared, limit int64) ([]byte, error) {
 // fileParts are the parts of a multipart body.
 type fileParts struct {
 	mr    *multipart.Reader
+	body  *tailReader
 	limit int64
+}
+
+// tailReader notes whether the closing delimiter of a multipart body (RFC 2046,
+// section 5.1.1) has been read.
+type tailReader struct {
+	r    io.Reader
+	end  []byte // "--boundary--"
+	tail []byte // the last bytes read, shorter than end
+	seen bool
+}
+
+// Read implements io.Reader.
+func (t *tailReader) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p)
+	if !t.seen && n > 0 {
+		window := append(t.tail, p[:n]...)
+		t.seen = bytes.Contains(window, t.end)
+		t.tail = append(t.tail[:0], window[max(0, len(window)-len(t.end)+1):]...)
+	}
+	return n, err
 }
 
 func (f *fileParts) next() (*multipart.Part, error) {
 	part, err := f.mr.NextRawPart()
 	if err == io.EOF { // a wrapped EOF is a body that ends too early
+		if !f.body.seen {
+			// So is a plain one within the headers of a part.
+			return nil, intake.MalformedMultipart()
+		}
 		return nil, io.EOF
 	}
 	if err != nil {

@@ -413,3 +413,23 @@ func TestMultipart(t *testing.T) {
 		t.Errorf("%d blobs of refused submissions are left", got-blobs)
 	}
 }
+
+// A body that was cut within the headers of a part was told to lack that part;
+// where the envelope named none, it was taken.
+func TestRegressionMultipartCutAnywhere(t *testing.T) {
+	s := start(t, intaketest.Start(t, intaketest.StartBroker(t, discard), intaketest.Options{}))
+	file := []byte("plan")
+	sub := intaketest.Sound().With("attachments", []any{intaketest.File("a", "p1", file)}).JSON()
+	ct, whole := multipartBody(t, "submission", sub, "p1", file)
+	whole = bytes.TrimRight(whole, "\r\n") // what follows the closing delimiter may be missing
+	for n := len(whole) - 1; n > len(whole)-300; n-- {
+		r := s.request(fmt.Sprintf("cut-%d", n), whole[:n])
+		r.Header.Set("Content-Type", ct)
+		if a := s.do(r); a.status != 400 || !strings.HasSuffix(a.problem(t).Type, "/malformed") {
+			t.Fatalf("cut %d bytes before the end: %d %s", len(whole)-n, a.status, a.body)
+		}
+	}
+	r := s.request("whole", whole)
+	r.Header.Set("Content-Type", ct)
+	s.do(r).accepted(t)
+}
