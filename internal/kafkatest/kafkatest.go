@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -38,10 +39,10 @@ type Cluster struct {
 type Node struct {
 	Addr string // host:port of the client listener
 
-	t    testing.TB
+	t    host
 	dir  string
 	lib  string
-	heap string
+	jvm  []string
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the process has ended; nil once Stop has seen it
 	err  error         // how it ended
@@ -53,7 +54,11 @@ type Option func(*settings)
 type settings struct {
 	nodes int
 	extra map[string]string
+	jvm   []string
 }
+
+// A test's broker lives for seconds: it shall start fast and be small.
+var small = []string{"-Xmx512m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"}
 
 // Nodes sets how many broker processes form the cluster; 1 by default.
 func Nodes(n int) Option { return func(s *settings) { s.nodes = n } }
@@ -61,11 +66,20 @@ func Nodes(n int) Option { return func(s *settings) { s.nodes = n } }
 // Property sets a broker property, over the ones that are set here.
 func Property(name, value string) Option { return func(s *settings) { s.extra[name] = value } }
 
+// JVM sets the flags of the Java machine. By default it is small and compiles
+// quickly rather than well, which is no broker to measure with.
+func JVM(flags ...string) Option { return func(s *settings) { s.jvm = flags } }
+
 // Start starts a cluster and stops it when the test ends. It returns when every
 // node accepts connections and has joined.
 func Start(t testing.TB, opts ...Option) *Cluster {
 	t.Helper()
-	s := settings{nodes: 1, extra: map[string]string{}}
+	return start(t, opts...)
+}
+
+func start(t host, opts ...Option) *Cluster {
+	t.Helper()
+	s := settings{nodes: 1, extra: map[string]string{}, jvm: small}
 	for _, o := range opts {
 		o(&s)
 	}
@@ -82,7 +96,7 @@ func Start(t testing.TB, opts ...Option) *Cluster {
 	id := clusterID()
 	c := &Cluster{}
 	for i := range s.nodes {
-		n := &Node{Addr: fmt.Sprintf("127.0.0.1:%d", ports[2*i]), t: t, dir: t.TempDir(), lib: lib, heap: "-Xmx512m"}
+		n := &Node{Addr: fmt.Sprintf("127.0.0.1:%d", ports[2*i]), t: t, dir: t.TempDir(), lib: lib, jvm: s.jvm}
 		props := map[string]string{
 			"process.roles":                            "broker,controller",
 			"node.id":                                  strconv.Itoa(i + 1),
@@ -149,8 +163,8 @@ func (n *Node) launch() {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	n.cmd = exec.Command("java", n.heap, "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", filepath.Join(n.lib, "*"),
-		"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "kafka.Kafka", n.config())
+	n.cmd = exec.Command("java", append(slices.Clone(n.jvm), "-cp", filepath.Join(n.lib, "*"),
+		"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "kafka.Kafka", n.config())...)
 	n.cmd.Stdout, n.cmd.Stderr = log, log
 	// The broker goes when the test process is killed.
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -238,7 +252,7 @@ func (n *Node) Restart() {
 }
 
 // need finds a program, or skips the test; under CI it fails it.
-func need(t testing.TB, name string) string {
+func need(t host, name string) string {
 	t.Helper()
 	p, err := exec.LookPath(name)
 	if err == nil {
@@ -253,7 +267,7 @@ func need(t testing.TB, name string) string {
 
 // jars returns the directory with Kafka's jars. Several test processes may ask
 // at once: each fetches aside, the first rename wins.
-func jars(t testing.TB) (string, error) {
+func jars(t host) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", err
@@ -295,7 +309,7 @@ func jars(t testing.TB) (string, error) {
 }
 
 // freePorts holds all listeners until it has enough, so that no port comes twice.
-func freePorts(t testing.TB, n int) []int {
+func freePorts(t host, n int) []int {
 	t.Helper()
 	var ports []int
 	for range n {
