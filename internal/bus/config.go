@@ -254,23 +254,22 @@ func (c Config) consumer(buffer int) (*sarama.Config, error) {
 	return s, nil
 }
 
-// member adds what a group's member needs. The strategy is eager and sticky:
-// every rebalance cancels what is in flight, but partitions go back to where
-// they were.
+// member adds what a group's member needs. The strategy is cooperative and
+// sticky: a rebalance interrupts only the partitions that move.
 func (c Config) member() (*sarama.Config, error) {
-	s, err := c.consumer(16)
+	s, err := c.consumer(256)
 	if err != nil {
 		return nil, err
 	}
 	s.Consumer.Offsets.AutoCommit.Enable = true
 	s.Consumer.Offsets.AutoCommit.Interval = time.Second
-	s.Consumer.Group.ResetInvalidOffsets = true
+	s.Consumer.Group.ResetInvalidOffsets = false // see member.place
 	s.Consumer.Group.Session.Timeout = c.SessionTimeout
 	s.Consumer.Group.Heartbeat.Interval = min(c.SessionTimeout/4, 3*time.Second)
 	s.Consumer.Group.Rebalance.Timeout = rebalanceTimeout
 	s.Consumer.Group.Rebalance.Retry.Max = 8
 	s.Consumer.Group.Rebalance.Retry.Backoff = 250 * time.Millisecond
-	s.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{sarama.NewBalanceStrategySticky()}
+	s.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{sarama.NewBalanceStrategyCooperativeSticky()}
 	// A JoinGroup is answered only when the whole group has joined.
 	s.Net.ReadTimeout = rebalanceTimeout + 10*time.Second
 	if err := s.Validate(); err != nil {

@@ -2,22 +2,29 @@ package bus
 
 import (
 	"context"
+	"fmt"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
 	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill/message"
+	"weiche/internal/fault"
 )
 
-// maxDone bounds how many finished records may lie behind one that is not: after
-// a crash they are all delivered again.
-const maxDone = 1 << 16
+const (
+	// markEvery is how often finished work is confirmed and marked; sarama
+	// commits what is marked once a second.
+	markEvery = 500 * time.Millisecond
+	// confirmGrace bounds the last confirmation of a partition that is lost.
+	confirmGrace = 3 * time.Second
+)
 
-// partition hands out one partition's records for as long as it is ours. All of
-// its state belongs to the goroutine of run.
+// partition drives the window of one partition for as long as it is ours. All of
+// its state belongs to the goroutine of run, but for what is atomic.
 //
 // Back-pressure: what sarama has fetched is always taken off its channel, into
-// the backlog, and the partition is paused until the backlog is admitted. Not
+// the window's backlog, and the partition is paused while that is crowded. Not
 // reading the channel instead would do for the heartbeats (they have a
 // goroutine of their own), but sarama fetches all partitions of a broker in one
 // request and lets them all wait for the one that is not read.
@@ -28,59 +35,62 @@ type partition struct {
 	topic string
 	id    int32
 
-	window  []*item          // in offset order, from the first unfinished on
-	keys    map[string]*item // the key's head, which is handed out or about to be
-	ready   []*item
-	backlog []*item
-	paused  bool
+	w      *window
+	paused bool
+	works  int    // parcels with a batch handler
+	offer  *offer // of the watermill channel, not yet taken
 
-	admitted, bytes int // unfinished records in window
-	out             int // handed out
+	settlements chan settlement
+	retries     chan *queue
+	giveUp      chan struct{}
+	confirmed   chan mark // answers of confirm; nil while none is asked
+	last        mark      // marked
+	stirred     bool      // something was refused since the last confirmation
 
-	results  chan verdict
-	retries  chan *item
-	giveUp   chan struct{}
-	position atomic.Int64 // next offset to commit, -1 before it is known
+	seen measure
 }
 
-type item struct {
-	rec      *Record // nil once done: the window may hold many finished ones
-	offset   int64
-	size     int
-	key      string
-	next     *item // of the same key
-	last     *item // at the head: the queue's end
-	done     bool
-	attempts int
-	msg      *message.Message
-	cancel   context.CancelFunc
+// measure is what the metrics read.
+type measure struct {
+	position atomic.Int64 // the committed offset as marked, -1 before it is known
+	oldest   atomic.Int64 // Unix milliseconds of the oldest unfinished record, 0: none
+	behind   atomic.Int64 // Unix milliseconds since when finished work is not marked, 0: all is
 }
 
-type verdict struct {
-	it    *item
-	acked bool
+type settlement struct {
+	parcel *parcel
+	errs   []error
+}
+
+// offer is one record for the watermill channel.
+type offer struct {
+	parcel *parcel
+	msg    *message.Message
+	cancel context.CancelFunc
+}
+
+// mark is a state of the window that may be committed.
+type mark struct {
+	position int64
+	metadata string
+	owned    bool
+	err      error
 }
 
 func newPartition(m *member, sess sarama.ConsumerGroupSession, claim sarama.ConsumerGroupClaim) *partition {
 	p := &partition{
 		m: m, sess: sess, claim: claim, topic: claim.Topic(), id: claim.Partition(),
-		keys: map[string]*item{}, results: make(chan verdict), retries: make(chan *item), giveUp: make(chan struct{}),
+		settlements: make(chan settlement), retries: make(chan *queue), giveUp: make(chan struct{}),
 	}
-	p.position.Store(max(claim.InitialOffset(), -1))
+	p.last.position = max(claim.InitialOffset(), -1)
+	p.seen.position.Store(p.last.position)
 	return p
-}
-
-func (p *partition) lag() int64 {
-	at := p.position.Load()
-	if at < 0 {
-		return 0 // nothing has come yet
-	}
-	return max(0, p.claim.HighWaterMarkOffset()-at)
 }
 
 // run returns when the partition is lost, its handlers have returned, and
 // Revoked has been called. sarama commits what is marked after that.
 func (p *partition) run(ctx context.Context, cancel context.CancelFunc) {
+	p.open(ctx)
 	assigned := make(chan error, 1)
 	go func() { assigned <- p.assign(ctx) }()
 	begun, heard := p.serve(ctx, assigned)
@@ -90,9 +100,52 @@ func (p *partition) run(ctx context.Context, cancel context.CancelFunc) {
 	if !heard {
 		begun = <-assigned == nil
 	}
+	if begun {
+		p.conclude(ctx)
+	}
 	if begun && p.m.s.g.Revoked != nil {
 		p.m.s.g.Revoked(p.topic, p.id)
 	}
+}
+
+// open makes the window, with what an earlier owner has finished beyond its
+// prefix.
+func (p *partition) open(ctx context.Context) {
+	g := p.m.s.g
+	b := bounds{records: g.MaxInFlight, bytes: g.MaxInFlightBytes, batch: 1}
+	if g.Spill != nil {
+		b.share = g.Share
+	}
+	if p.m.handle != nil {
+		b.batch, b.batchBytes = g.BatchRecords, g.BatchBytes
+	}
+	var spans []span
+	if p.last.position > 0 {
+		spans = p.remembered(ctx)
+	}
+	p.w = newWindow(b, p.last.position, spans)
+	p.last.metadata = encodeSpans(p.w.position(), p.w.beyond())
+}
+
+// remembered reads what was finished beyond the committed offset. Where it
+// cannot be read, or names what the log has not, it counts for nothing: the
+// records are worked on again.
+func (p *partition) remembered(ctx context.Context) []span {
+	b, group := p.m.s.b, p.m.s.g.Name
+	at, metadata, err := b.committedAt(ctx, group, p.topic, p.id)
+	if err != nil || at != p.last.position || metadata == "" {
+		return nil
+	}
+	spans, err := decodeSpans(at, metadata)
+	if err != nil {
+		b.log.Warn("metadata of a committed offset ignored", "group", group, "topic", p.topic, "partition", p.id, "error", err.Error())
+		return nil
+	}
+	end, err := request(ctx, b, "offsets of "+p.topic, func() (int64, error) { return b.meta.GetOffset(p.topic, p.id, sarama.OffsetNewest) })
+	if err != nil || len(spans) == 0 || spans[len(spans)-1].to > end {
+		return nil
+	}
+	return spans
 }
 
 func (p *partition) assign(ctx context.Context) error {
@@ -113,17 +166,18 @@ func (p *partition) assign(ctx context.Context) error {
 	}
 }
 
+// serve works until the partition is lost.
 func (p *partition) serve(ctx context.Context, assigned <-chan error) (begun, heard bool) {
+	tick := time.NewTicker(markEvery)
+	defer tick.Stop()
 	for {
 		var out chan<- *message.Message
-		var head *item
 		var msg *message.Message
-		if begun && len(p.ready) > 0 {
-			head = p.ready[0]
-			if head.msg == nil {
-				head.msg, head.cancel = messageOf(ctx, head.rec)
+		if begun {
+			p.hand(ctx)
+			if p.offer != nil {
+				out, msg = p.m.out, p.offer.msg
 			}
-			msg, out = head.msg, p.m.out
 		}
 		select {
 		case <-ctx.Done():
@@ -132,58 +186,52 @@ func (p *partition) serve(ctx context.Context, assigned <-chan error) (begun, he
 			begun, heard = err == nil, true
 			assigned = nil
 		case m, ok := <-p.claim.Messages():
-			if !ok {
+			if !ok || !p.takeAll(m) {
 				return begun, heard
 			}
-			p.take(m)
 		case out <- msg:
-			p.ready = p.ready[1:]
-			p.handedOut(head)
-		case v := <-p.results:
-			p.conclude(ctx, v)
-		case it := <-p.retries:
+			p.await(p.offer)
+			p.offer = nil
+		case o := <-p.settlements:
+			p.resolve(ctx, o)
+		case q := <-p.retries:
 			p.m.s.b.metrics.redeliveries.WithLabelValues(p.topic).Inc()
-			p.ready = append(p.ready, it)
+			p.w.retry(q)
+		case <-tick.C:
+			if begun {
+				p.confirm(ctx)
+			}
+		case c := <-p.confirmed:
+			p.confirmed = nil
+			if !p.mark(c) {
+				return begun, heard
+			}
 		}
 	}
 }
 
-func (p *partition) take(m *sarama.ConsumerMessage) {
-	p.position.CompareAndSwap(-1, m.Offset)
-	rec := record(m.Topic, m.Partition, m.Offset, m.Key, m.Value, m.Headers, m.Timestamp)
-	p.backlog = append(p.backlog, &item{rec: rec, offset: rec.Offset, size: rec.size(), key: p.m.s.g.Key(rec)})
-	p.admit()
-}
-
-// admit moves records from the backlog to their keys' queues as far as the
-// limits allow; one record is admitted whatever its size.
-func (p *partition) admit() {
-	g := p.m.s.g
-	for len(p.backlog) > 0 {
-		it := p.backlog[0]
-		if p.admitted > 0 && (p.admitted >= g.MaxInFlight || p.bytes+it.size > g.MaxInFlightBytes || len(p.window) >= maxDone) {
+// takeAll takes a record and those that stand behind it already. False: the
+// claim has ended.
+func (p *partition) takeAll(m *sarama.ConsumerMessage) bool {
+	for {
+		rec := record(m.Topic, m.Partition, m.Offset, m.Key, m.Value, m.Headers, m.Timestamp)
+		if !p.w.take(rec, p.m.s.g.Key(rec)) {
+			p.m.s.b.metrics.skipped.WithLabelValues(p.topic).Inc()
+		}
+		if p.w.crowded() {
 			p.pause(true)
-			return
+			return true
 		}
-		p.backlog[0] = nil
-		p.backlog = p.backlog[1:]
-		p.admitted++
-		p.bytes += it.size
-		p.window = append(p.window, it)
-		switch head := p.keys[it.key]; {
-		case it.key == "":
-			p.ready = append(p.ready, it)
-		case head == nil:
-			it.last = it
-			p.keys[it.key] = it
-			p.ready = append(p.ready, it)
+		var ok bool
+		select {
+		case m, ok = <-p.claim.Messages():
+			if !ok {
+				return false
+			}
 		default:
-			head.last.next = it
-			head.last = it
+			return true
 		}
 	}
-	p.backlog = nil
-	p.pause(false)
 }
 
 func (p *partition) pause(yes bool) {
@@ -199,96 +247,212 @@ func (p *partition) pause(yes bool) {
 	}
 }
 
-func (p *partition) handedOut(it *item) {
-	p.out++
-	p.m.s.b.metrics.inFlight.WithLabelValues(p.topic).Inc()
-	msg := it.msg
-	go func() {
-		v := verdict{it: it}
-		select {
-		case <-msg.Acked():
-			v.acked = true
-		case <-msg.Nacked():
-		case <-p.giveUp:
+// hand gives out what may be worked on.
+func (p *partition) hand(ctx context.Context) {
+	for p.offer == nil && (p.m.handle == nil || p.works < p.m.s.g.Batches) {
+		next := p.w.hand()
+		switch {
+		case next == nil:
 			return
+		case next.spill:
+			p.m.s.b.metrics.spilled.WithLabelValues(p.topic).Add(float64(len(next.items)))
+			go p.work(ctx, next, p.m.s.g.Spill)
+		case p.m.handle != nil:
+			p.works++
+			p.m.s.b.metrics.batch.WithLabelValues(p.topic).Observe(float64(len(next.items)))
+			go p.work(ctx, next, p.m.handle)
+		default:
+			msg, cancel := messageOf(ctx, next.items[0].rec)
+			p.offer = &offer{next, msg, cancel}
+			continue
 		}
+		p.m.s.b.metrics.inFlight.WithLabelValues(p.topic).Add(float64(len(next.items)))
+	}
+}
+
+// work has a parcel handled. A panic is an error of all its records: one message
+// must not stop the others. Its value may quote payload, so only its type and
+// the stack are logged.
+func (p *partition) work(ctx context.Context, c *parcel, handle Handler) {
+	recs := make([]*Record, len(c.items))
+	for i, it := range c.items {
+		recs[i] = it.rec
+	}
+	p.report(settlement{c, p.guarded(ctx, recs, handle)})
+}
+
+func (p *partition) guarded(ctx context.Context, recs []*Record, handle Handler) (errs []error) {
+	defer func() {
+		if v := recover(); v != nil {
+			p.m.s.b.log.Error("a handler failed inside", "group", p.m.s.g.Name, "topic", p.topic, "partition", p.id,
+				"panic", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
+			errs = make([]error, len(recs))
+			for i := range errs {
+				errs[i] = fault.New(fault.Retryable, fault.ReasonUnknown, "the handler failed inside; the log has the stack")
+			}
+		}
+	}()
+	return handle(ctx, recs)
+}
+
+// errRefused stands for a message that was nacked.
+var errRefused = []error{fault.New(fault.Retryable, fault.ReasonUnknown, "not acknowledged")}
+
+// await waits for a message's ack or nack.
+func (p *partition) await(o *offer) {
+	p.m.s.b.metrics.inFlight.WithLabelValues(p.topic).Inc()
+	go func() {
+		defer o.cancel()
 		select {
-		case p.results <- v:
+		case <-o.msg.Acked():
+			p.report(settlement{o.parcel, nil})
+		case <-o.msg.Nacked():
+			p.report(settlement{o.parcel, errRefused})
 		case <-p.giveUp:
 		}
 	}()
 }
 
-func (p *partition) conclude(ctx context.Context, v verdict) {
-	it := v.it
-	p.out--
-	p.m.s.b.metrics.inFlight.WithLabelValues(p.topic).Dec()
-	it.cancel()
-	it.msg, it.cancel = nil, nil
-	if v.acked {
-		p.finish(it)
-		return
+func (p *partition) report(o settlement) {
+	select {
+	case p.settlements <- o:
+	case <-p.giveUp:
 	}
-	pause := 100 * time.Millisecond << min(it.attempts, 7)
-	it.attempts++
-	time.AfterFunc(min(pause, 10*time.Second), func() {
-		select {
-		case p.retries <- it:
-		case <-ctx.Done():
-		}
-	})
 }
 
-func (p *partition) finish(it *item) {
-	it.done, it.rec = true, nil
-	p.admitted--
-	p.bytes -= it.size
-	if it.key != "" {
-		if next := it.next; next != nil {
-			next.last = it.last
-			p.keys[it.key] = next
-			p.ready = append(p.ready, next)
-		} else {
-			delete(p.keys, it.key)
-		}
+func (p *partition) settled(o settlement) []refused {
+	p.m.s.b.metrics.inFlight.WithLabelValues(p.topic).Sub(float64(len(o.parcel.items)))
+	if p.m.handle != nil && !o.parcel.spill {
+		p.works--
 	}
-	var passed int64 = -1
-	for len(p.window) > 0 && p.window[0].done {
-		passed = p.window[0].offset
-		p.window[0] = nil
-		p.window = p.window[1:]
+	return p.w.settle(o.parcel, o.errs)
+}
+
+func (p *partition) resolve(ctx context.Context, o settlement) {
+	for _, r := range p.settled(o) {
+		p.stirred = true
+		pause := min(100*time.Millisecond<<min(r.times-1, 7), 10*time.Second)
+		time.AfterFunc(pause, func() {
+			select {
+			case p.retries <- r.q:
+			case <-ctx.Done():
+			}
+		})
 	}
-	if passed >= 0 {
-		p.sess.MarkOffset(p.topic, p.id, passed+1, "")
-		p.position.Store(passed + 1)
+	if p.paused && p.w.calm() {
+		p.pause(false)
 	}
-	p.admit()
+}
+
+// now is the window as it may be committed.
+func (p *partition) now() mark {
+	at := p.w.position()
+	return mark{position: at, metadata: encodeSpans(at, p.w.beyond())}
+}
+
+func (k mark) same(o mark) bool { return k.position == o.position && k.metadata == o.metadata }
+
+// confirm asks whether what is finished took effect. The state is taken before
+// the question, so that the answer covers it.
+func (p *partition) confirm(ctx context.Context) {
+	p.measure()
+	k := p.now()
+	if p.confirmed != nil || k.position < 0 || k.same(p.last) && !p.stirred {
+		return
+	}
+	p.stirred = false
+	answer := make(chan mark, 1)
+	p.confirmed = answer
+	go func() { answer <- p.asked(ctx, k) }()
+}
+
+func (p *partition) asked(ctx context.Context, k mark) mark {
+	k.owned = true
+	if p.m.s.g.Owns != nil {
+		k.owned, k.err = p.m.s.g.Owns(ctx, p.topic, p.id)
+	}
+	return k
+}
+
+// mark marks what is confirmed for the next commit. False: another owner has
+// begun, and what was finished here may have had no effect. The partition is
+// given up then, and taken over again from the committed offset.
+func (p *partition) mark(k mark) bool {
+	if k.err != nil {
+		return true // asked again with the next tick
+	}
+	if !k.owned {
+		p.m.s.b.metrics.superseded.WithLabelValues(p.topic).Inc()
+		p.m.s.b.log.Warn("another owner of the partition has begun; beginning again at the committed offset",
+			"group", p.m.s.g.Name, "topic", p.topic, "partition", p.id, "committed", p.last.position)
+		return false
+	}
+	// Either moves forward or stays with other metadata; sarama has a call for
+	// each, and the wrong one does nothing.
+	p.sess.ResetOffset(p.topic, p.id, k.position, k.metadata)
+	p.sess.MarkOffset(p.topic, p.id, k.position, k.metadata)
+	p.last = k
+	p.measure()
+	return true
+}
+
+func (p *partition) measure() {
+	p.seen.position.Store(p.last.position)
+	oldest := int64(0)
+	if t := p.w.oldest(); !t.IsZero() {
+		oldest = t.UnixMilli()
+	}
+	p.seen.oldest.Store(oldest)
+	switch k := p.now(); {
+	case k.same(p.last):
+		p.seen.behind.Store(0)
+	case p.seen.behind.Load() == 0:
+		p.seen.behind.Store(time.Now().UnixMilli())
+	}
 }
 
 // settle waits for the handlers, whose contexts are cancelled by now. An ack
 // still counts: the work was done. A nack needs nothing more.
 func (p *partition) settle() {
 	defer close(p.giveUp)
+	out := p.w.out
+	if o := p.offer; o != nil {
+		o.cancel()
+		out -= len(o.parcel.items)
+	}
 	grace := time.NewTimer(p.m.s.g.Grace)
 	defer grace.Stop()
-	for p.out > 0 {
+	for out > 0 {
 		select {
-		case v := <-p.results:
-			p.out--
-			p.m.s.b.metrics.inFlight.WithLabelValues(p.topic).Dec()
-			if v.acked {
-				p.finish(v.it)
-			}
+		case o := <-p.settlements:
+			out -= len(o.parcel.items)
+			p.settled(o)
 		case <-grace.C:
-			p.m.s.b.metrics.inFlight.WithLabelValues(p.topic).Sub(float64(p.out))
+			p.m.s.b.metrics.inFlight.WithLabelValues(p.topic).Sub(float64(out))
 			p.m.s.b.log.Error("handlers did not return after their partition was lost", "group", p.m.s.g.Name,
-				"topic", p.topic, "partition", p.id, "handlers", p.out, "grace", p.m.s.g.Grace.String())
-			p.out = 0
+				"topic", p.topic, "partition", p.id, "records", out, "grace", p.m.s.g.Grace.String())
+			out = 0
 		}
 	}
-	for _, it := range p.ready {
-		if it.cancel != nil {
-			it.cancel()
-		}
+}
+
+// conclude marks what was finished before the partition was lost, if it took
+// effect.
+func (p *partition) conclude(ctx context.Context) {
+	k := p.now()
+	if k.position < 0 || k.same(p.last) {
+		return
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), confirmGrace)
+	defer cancel()
+	p.mark(p.asked(ctx, k))
+}
+
+// lag is how many records no committed offset has passed.
+func (p *partition) lag() int64 {
+	at := p.seen.position.Load()
+	if at < 0 {
+		return 0 // nothing has come yet
+	}
+	return max(0, p.claim.HighWaterMarkOffset()-at)
 }

@@ -3,11 +3,11 @@ package bus
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"weiche/internal/fault"
 )
@@ -20,12 +20,29 @@ type Group struct {
 	// partition n of another.
 	Topics []string
 	// MaxInFlight and MaxInFlightBytes bound, for each partition, the records
-	// handed out or waiting for their key's turn; defaults 256 and 64 MiB.
+	// handed out or waiting for their key's turn; defaults 256 (1024 for
+	// Consume) and 16 MiB. As much again may have been fetched ahead.
 	MaxInFlight      int
 	MaxInFlightBytes int
 	// Key is the ordering key within a partition; nil means the record's key.
 	// Records with an empty key have no order among each other.
 	Key func(*Record) string
+	// Share is how many records of one key may wait for their turn while one of
+	// it is in work, default a quarter of MaxInFlight. What is beyond that goes
+	// to Spill, which puts it aside (in order, and behind the one in work) so
+	// that the key cannot fill the window: acknowledged when Spill says so.
+	// Without Spill a key may fill it.
+	Share int
+	Spill Handler
+	// BatchRecords and BatchBytes bound what Consume hands over at once,
+	// defaults 256 and 1 MiB; Batches is how many of a partition are in work at a
+	// time, default 2.
+	BatchRecords, BatchBytes, Batches int
+	// Owns is asked before finished records are marked for the next commit:
+	// whether the partition is still ours by what stands in the log, so that all
+	// that was recorded for them took effect. An error is asked again; false ends
+	// the session, which begins again at the committed offset. nil means yes.
+	Owns func(ctx context.Context, topic string, partition int32) (bool, error)
 	// Assigned is called before a partition's first record; an error is
 	// retried with backoff for as long as the partition is ours. It must
 	// return when its context ends.
@@ -44,7 +61,19 @@ func (g Group) withDefaults() Group {
 		g.MaxInFlight = 256
 	}
 	if g.MaxInFlightBytes <= 0 {
-		g.MaxInFlightBytes = 64 << 20
+		g.MaxInFlightBytes = 16 << 20
+	}
+	if g.Share <= 0 {
+		g.Share = max(1, g.MaxInFlight/4)
+	}
+	if g.BatchRecords <= 0 {
+		g.BatchRecords = 256
+	}
+	if g.BatchBytes <= 0 {
+		g.BatchBytes = 1 << 20
+	}
+	if g.Batches <= 0 {
+		g.Batches = 2
 	}
 	if g.Grace <= 0 || g.Grace > rebalanceTimeout-5*time.Second {
 		g.Grace = rebalanceTimeout - 5*time.Second
@@ -70,6 +99,37 @@ func (g Group) withDefaults() Group {
 // message's context is cancelled when its partition is lost or the subscription
 // ends; an ack after that still counts if it comes within Group.Grace.
 func (b *Bus) Subscriber(g Group) (message.Subscriber, error) {
+	return b.subscriber(g)
+}
+
+// Handler works on a batch of one partition's records, of a key in the order of
+// the log; no other record of these keys is in work beside it. It returns an
+// error for each record that is not done, nil for the others; a nil slice means
+// that all are. What stands behind a failed record of the same key counts as
+// failed. ctx ends when the partition is lost. It must be safe for concurrent
+// use.
+type Handler func(ctx context.Context, recs []*Record) []error
+
+// Consume is Subscriber for handlers that gain from taking many records at once.
+// The rules are the same, with a handler's error for a nack. It joins the group
+// and returns when ctx ended, or the bus was closed, and all handlers have
+// returned; with an error only where it could not begin.
+func (b *Bus) Consume(ctx context.Context, g Group, topic string, handle Handler) error {
+	if g.MaxInFlight <= 0 {
+		g.MaxInFlight = 1024
+	}
+	s, err := b.subscriber(g)
+	if err != nil {
+		return err
+	}
+	if err := s.start(ctx, &member{s: s, topic: topic, handle: handle, out: make(chan *message.Message)}); err != nil {
+		return err
+	}
+	s.wg.Wait()
+	return nil
+}
+
+func (b *Bus) subscriber(g Group) (*subscriber, error) {
 	if g.Name == "" {
 		return nil, misconfigured("a consumer group needs a name")
 	}
@@ -93,27 +153,37 @@ type subscriber struct {
 
 // Subscribe implements message.Subscriber.
 func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	m := &member{s: s, topic: topic, out: make(chan *message.Message)}
+	if err := s.start(ctx, m); err != nil {
+		return nil, err
+	}
+	return m.out, nil
+}
+
+// start lets a member join in the background, until ctx ends or the subscriber
+// is closed.
+func (s *subscriber) start(ctx context.Context, m *member) error {
+	topic := m.topic
 	if len(s.g.Topics) > 0 && !slices.Contains(s.g.Topics, topic) {
-		return nil, misconfigured("group %s does not name topic %s", s.g.Name, topic)
+		return misconfigured("group %s does not name topic %s", s.g.Name, topic)
 	}
 	if err := s.b.exists(ctx, topic); err != nil {
 		if r := reasonOf(classify(err, "")); r == fault.ReasonUnknownTopic || r == fault.ReasonNotAuthorised || ctx.Err() != nil {
-			return nil, classify(err, "subscribe to "+topic)
+			return classify(err, "subscribe to "+topic)
 		}
 		// The broker is away: the member waits for it.
 	}
 	if _, err := s.b.cfg.member(); err != nil {
-		return nil, classify(err, "subscribe to "+topic)
+		return classify(err, "subscribe to "+topic)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || !s.b.enter() {
-		return nil, fault.New(fault.Cancelled, fault.ReasonCancelled, "the subscriber of group %s is closed", s.g.Name)
+		return fault.New(fault.Cancelled, fault.ReasonCancelled, "the subscriber of group %s is closed", s.g.Name)
 	}
 	s.b.metrics.topic(topic)
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(s.life, cancel)
-	m := &member{s: s, topic: topic, out: make(chan *message.Message)}
 	s.wg.Go(func() {
 		defer s.b.users.Done()
 		defer stop()
@@ -121,7 +191,7 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 		defer close(m.out)
 		m.run(ctx)
 	})
-	return m.out, nil
+	return nil
 }
 
 // Close implements message.Subscriber. It returns when handlers have returned
@@ -132,123 +202,6 @@ func (s *subscriber) Close() error {
 	s.mu.Unlock()
 	s.cancel()
 	s.wg.Wait()
-	return nil
-}
-
-// member is one subscription: one member of the group.
-type member struct {
-	s     *subscriber
-	topic string
-	out   chan *message.Message
-	group sarama.ConsumerGroup // set while a session may run
-}
-
-// run joins again and again. A session ends with every rebalance, which is
-// normal; one that ends at once, or with an error, is followed by a pause.
-func (m *member) run(ctx context.Context) {
-	var pause time.Duration
-	for ctx.Err() == nil {
-		began := time.Now()
-		err := m.join(ctx, &pause)
-		if ctx.Err() != nil {
-			return
-		}
-		if time.Since(began) > time.Minute {
-			pause = 0
-		}
-		pause = double(pause)
-		m.s.b.log.Warn("group session failed", "group", m.s.g.Name, "topic", m.topic, "reason", reasonOf(classify(err, "")), "pause", pause.String())
-		sleep(ctx, pause)
-	}
-}
-
-// join runs sessions with one client until an error.
-func (m *member) join(ctx context.Context, pause *time.Duration) error {
-	conf, err := m.s.b.cfg.member()
-	if err != nil {
-		return err
-	}
-	client, err := sarama.NewClient(m.s.b.cfg.Brokers, conf)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = client.Close() }()
-	group, err := sarama.NewConsumerGroupFromClient(m.s.g.Name, client)
-	if err != nil {
-		return err
-	}
-	m.group = group
-	defer func() { _ = group.Close() }() // leaves the group, so that nobody has to wait for its silence
-	for ctx.Err() == nil {
-		began := time.Now()
-		if err := group.Consume(ctx, []string{m.topic}, m); err != nil {
-			return err
-		}
-		if time.Since(began) > 2*time.Second {
-			*pause = 0
-			continue
-		}
-		// A rebalance soon after a rebalance is common, a row of them is not.
-		if *pause = double(*pause); *pause > 200*time.Millisecond {
-			sleep(ctx, *pause/2)
-		}
-	}
-	return nil
-}
-
-// Setup implements sarama.ConsumerGroupHandler.
-func (m *member) Setup(sess sarama.ConsumerGroupSession) error {
-	m.s.b.metrics.rebalances.Inc()
-	m.awaitEnd(sess)
-	return nil
-}
-
-// catchUp is how long a new leader may take to learn how far the log was
-// acknowledged.
-const catchUp = 3 * time.Second
-
-// awaitEnd waits until the logs reach the committed offsets. A new leader may
-// name an end below them for a moment, and a session that began then would
-// begin at the oldest. Where it stays so, the log was lost, and the oldest is
-// right.
-func (m *member) awaitEnd(sess sarama.ConsumerGroupSession) {
-	b, ctx := m.s.b, sess.Context()
-	for began := time.Now(); ; {
-		at, err := b.Committed(ctx, m.s.g.Name, m.topic)
-		if err != nil {
-			return // the session will find out by itself
-		}
-		_, newest, err := b.Offsets(ctx, m.topic)
-		if err != nil {
-			return
-		}
-		beyond := slices.DeleteFunc(slices.Clone(sess.Claims()[m.topic]), func(p int32) bool {
-			return int(p) >= min(len(at), len(newest)) || at[p] <= newest[p]
-		})
-		if len(beyond) == 0 {
-			return
-		}
-		if time.Since(began) > catchUp {
-			b.log.Error("committed offset is beyond the end of the log; beginning at the oldest", "group", m.s.g.Name, "topic", m.topic, "partitions", beyond)
-			return
-		}
-		if !sleep(ctx, 200*time.Millisecond) {
-			return
-		}
-	}
-}
-
-// Cleanup implements sarama.ConsumerGroupHandler.
-func (m *member) Cleanup(sarama.ConsumerGroupSession) error { return nil }
-
-// ConsumeClaim implements sarama.ConsumerGroupHandler.
-func (m *member) ConsumeClaim(sess sarama.ConsumerGroupSession, claim sarama.ConsumerGroupClaim) error {
-	ctx, cancel := context.WithCancel(sess.Context())
-	defer cancel()
-	p := newPartition(m, sess, claim)
-	m.s.b.metrics.lag.hold(p, true)
-	defer m.s.b.metrics.lag.hold(p, false)
-	p.run(ctx, cancel)
 	return nil
 }
 
@@ -264,16 +217,28 @@ func RecordOf(msg *message.Message) (*Record, bool) {
 
 const headerID = "ce_id"
 
+// recordContext is a message's context: it brings the record along.
+type recordContext struct {
+	context.Context
+	rec *Record
+}
+
+// Value implements context.Context.
+func (c recordContext) Value(key any) any {
+	if key == (origin{}) {
+		return c.rec
+	}
+	return c.Context.Value(key)
+}
+
 func messageOf(ctx context.Context, r *Record) (*message.Message, context.CancelFunc) {
 	id := r.Headers[headerID]
 	if id == "" {
 		id = fmt.Sprintf("%s/%d/%d", r.Topic, r.Partition, r.Offset)
 	}
 	msg := message.NewMessage(id, r.Value)
-	for k, v := range r.Headers {
-		msg.Metadata[k] = v
-	}
-	ctx, cancel := context.WithCancel(context.WithValue(ctx, origin{}, r))
+	msg.Metadata = maps.Clone(r.Headers)
+	ctx, cancel := context.WithCancel(recordContext{ctx, r})
 	msg.SetContext(ctx)
 	return msg, cancel
 }
