@@ -28,6 +28,7 @@ run: build ## The router on its embedded broker, with example Länder, on 127.0.
 test: deps build lint ## Everything that has to pass
 	$(GO) vet ./...
 	$(GO) test -timeout 25m ./...
+	$(GO) test -tags failpoints ./internal/failpoint
 	$(GO) test -race -short -timeout 15m $(CONCURRENT)
 
 .PHONY: lint

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+	"weiche/internal/failpoint"
 	"weiche/internal/fault"
 )
 
@@ -250,6 +251,7 @@ func (b *Bus) Commit(ctx context.Context, group, topic string, partition int32, 
 		if e, ok := res.Errors[topic][partition]; ok && !errors.Is(e, sarama.ErrNoError) {
 			return struct{}{}, e
 		}
+		failpoint.Hit("bus.committed")
 		return struct{}{}, nil
 	})
 	return err
@@ -273,7 +275,9 @@ func (b *Bus) DeleteBelow(ctx context.Context, topic string, partition int32, of
 		if to <= oldest {
 			return struct{}{}, nil
 		}
-		return struct{}{}, b.admin.DeleteRecords(topic, map[int32]int64{partition: to})
+		err = b.admin.DeleteRecords(topic, map[int32]int64{partition: to})
+		failpoint.Hit("bus.deleted")
+		return struct{}{}, err
 	})
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 
+	"weiche/internal/failpoint"
 	"weiche/internal/fault"
 	"weiche/internal/submission"
 )
@@ -20,7 +21,9 @@ func (l *lane) attempt(ctx context.Context, m submission.DeliveryMeta, value []b
 	if f != nil {
 		g.back() // the destination was not asked; it proved nothing
 	} else {
+		failpoint.Hit("delivery.attempting")
 		f = l.hand(ctx, d, dest)
+		failpoint.Hit("delivery.handed")
 	}
 	took := s.now().Sub(began)
 	if f != nil && ctx.Err() != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"weiche/internal/bus"
+	"weiche/internal/failpoint"
 	"weiche/internal/fault"
 	"weiche/internal/submission"
 )
@@ -262,6 +263,7 @@ func (s *Stage) Handle(msg *message.Message) error {
 		return fault.New(fault.Cancelled, fault.ReasonCancelled, "partition %d is no longer ours", rec.Partition)
 	}
 	err := l.handle(msg.Context(), rec)
+	failpoint.Hit("delivery.handled")
 	if err != nil && fault.Of(err).Class != fault.Cancelled {
 		s.logger.Warn("delivery record not acknowledged, it will come again", "partition", rec.Partition, "offset", rec.Offset, "error", err.Error())
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"weiche/internal/bus"
+	"weiche/internal/failpoint"
 	"weiche/internal/fault"
 	"weiche/internal/status"
 	"weiche/internal/submission"
@@ -494,6 +495,7 @@ func (l *lane) control(ctx context.Context, m submission.DeliveryMeta, d *submis
 		l.release(e)
 		return err
 	}
+	failpoint.Hit("delivery.closed")
 	l.finish(e)
 	return nil
 }
@@ -521,6 +523,7 @@ func (l *lane) settle(ctx context.Context, m submission.DeliveryMeta, value []by
 		if err := l.record(rctx, m, ev); err != nil {
 			return err
 		}
+		failpoint.Hit("delivery.delivered")
 		l.finish(e)
 		l.stage.metrics.delivered.WithLabelValues(m.Destination, m.Adapter).Inc()
 		return nil
@@ -596,6 +599,7 @@ func (l *lane) park(ctx context.Context, m submission.DeliveryMeta, value []byte
 		}
 		return err
 	}
+	failpoint.Hit("delivery.wait-appended")
 	ev.Sequence = m.Sequence
 	if !m.DueAt.IsZero() {
 		ev.DueAt = &m.DueAt
@@ -604,6 +608,7 @@ func (l *lane) park(ctx context.Context, m submission.DeliveryMeta, value []byte
 	if err := l.record(ctx, m, ev); err != nil {
 		return err
 	}
+	failpoint.Hit("delivery.wait-told")
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if e == nil {
@@ -630,6 +635,7 @@ func (l *lane) bury(ctx context.Context, m submission.DeliveryMeta, value []byte
 		l.stage.logger.Error("the dead letter could not be written; the record is not acknowledged", "submission", m.ID, "destination", m.Destination, "reason", fault.Of(err).Reason)
 		return err
 	}
+	failpoint.Hit("delivery.dead-appended")
 	m.Instruction = instruction
 	ev := l.event(submission.EventDead, m, "dead", strconv.Itoa(m.Attempts), strconv.Itoa(m.Redrives))
 	ev.Attempt, ev.Reason, ev.Class, ev.Detail = m.Attempts, string(f.Reason), f.Class.String(), f.Detail
@@ -637,6 +643,7 @@ func (l *lane) bury(ctx context.Context, m submission.DeliveryMeta, value []byte
 	if err := l.record(ctx, m, ev); err != nil {
 		return err
 	}
+	failpoint.Hit("delivery.dead-told")
 	l.stage.metrics.dead.WithLabelValues(m.Destination, string(f.Reason)).Inc()
 	if e == nil {
 		e = newEntry(m)

@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"weiche/internal/bus"
+	"weiche/internal/failpoint"
 	"weiche/internal/fault"
 	"weiche/internal/submission"
 )
@@ -209,6 +210,7 @@ func (c *Claims) Claim(ctx context.Context, m submission.Meta) (Claim, error) {
 	if err := c.log.Append(ctx, rec); err != nil {
 		return Claim{}, err
 	}
+	failpoint.Hit("intake.claim-appended")
 	if int(rec.Partition) >= len(c.shards) || rec.Partition < 0 {
 		return Claim{}, fault.New(fault.Retryable, fault.ReasonUnknownTopic, "topic %s has grown to partition %d; restart the router", TopicClaims, rec.Partition)
 	}

@@ -30,6 +30,7 @@ import (
 
 	"weiche/internal/bus"
 	"weiche/internal/config"
+	"weiche/internal/failpoint"
 	"weiche/internal/fault"
 	"weiche/internal/seal"
 	"weiche/internal/submission"
@@ -271,6 +272,7 @@ func (a *attempt) run(ctx context.Context) (Accepted, *Problem) {
 		a.drop(ctx)
 		return Accepted{}, ProblemOf(err)
 	}
+	failpoint.Hit("intake.blobs-stored")
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTime)
 	defer cancel()
 	return a.finish(ctx, key, prefix, env, first, known)
@@ -327,6 +329,7 @@ func (a *attempt) finish(ctx context.Context, key *seal.DataKey, prefix string, 
 	if err != nil {
 		return Accepted{}, ProblemOf(err)
 	}
+	failpoint.Hit("intake.submission-appended")
 	return acc, nil
 }
 

@@ -18,6 +18,7 @@ import (
 
 	aead "github.com/tink-crypto/tink-go/v2/aead/subtle"
 
+	"weiche/internal/failpoint"
 	"weiche/internal/fault"
 	"weiche/internal/submission"
 )
@@ -245,6 +246,7 @@ func (k *Keeper) dayKey(ctx context.Context, land submission.Land, day string) (
 	if err := k.log.Append(ctx, id, value); err != nil {
 		return "", nil, logFault(err)
 	}
+	failpoint.Hit("seal.key-appended")
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.set(id, value)
@@ -478,6 +480,7 @@ func (k *Keeper) wrappingMaster(ctx context.Context, land submission.Land) (mast
 		if err != nil {
 			return master{}, fault.Wrap(err, fault.Retryable, fault.ReasonStorage, "the master key of Land %s cannot be made in the keys' directory", land)
 		}
+		failpoint.Hit("seal.master-made")
 		ms, err := k.adoptMasters(land, file, content)
 		if err != nil {
 			return master{}, misconfigured(land, "its file is malformed")

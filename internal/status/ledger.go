@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"weiche/internal/bus"
+	"weiche/internal/failpoint"
 	"weiche/internal/fault"
 	"weiche/internal/submission"
 )
@@ -243,6 +244,7 @@ func (l *Ledger) Acquire(ctx context.Context, stage submission.Stage, partition 
 		if err := l.log.Append(ctx, r); err != nil {
 			return 0, err
 		}
+		failpoint.Hit("status.owner-told")
 		if err := l.store.progress.wait(ctx, map[source]int64{{TopicEvents, partition}: r.Offset + 1}); err != nil {
 			return 0, fault.Of(err)
 		}

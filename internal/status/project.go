@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"weiche/internal/bus"
+	"weiche/internal/failpoint"
 	"weiche/internal/submission"
 )
 
@@ -76,6 +77,7 @@ func (s *Store) project(ctx context.Context, g *generation, verify Verify, recs 
 	if err = tx.Commit(); err != nil {
 		return out, fmt.Errorf("status store: %w", err)
 	}
+	failpoint.Hit("status.projected")
 	g.offsets, g.chains, g.epochs = b.offsets, b.chains, b.epochs
 	return b.out, nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/google/uuid"
 
 	"weiche/internal/bus"
+	"weiche/internal/failpoint"
 	"weiche/internal/fault"
 	"weiche/internal/submission"
 )
@@ -331,6 +332,7 @@ func (p *Projector) Rebuild(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("status store: %w", err)
 	}
+	failpoint.Hit("status.rebuilding")
 	swapped := false
 	defer func() {
 		if !swapped {
@@ -387,6 +389,7 @@ func (p *Projector) Rebuild(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("status store: %w", err)
 	}
+	failpoint.Hit("status.rebuilt")
 	s.progress.replace(next)
 	if err := s.dropOthers(next.n); err != nil {
 		p.Logger.Error("the former projection could not be removed; the next start does it", "error", err.Error())

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"weiche/internal/failpoint"
 	"weiche/internal/fault"
 	"weiche/internal/intake"
 )
@@ -90,7 +91,9 @@ func (h *Door) post(x *exchange) {
 	}
 	x.meta.ID, x.meta.Land, x.meta.Service = acc.ID, acc.Land, acc.Service
 	x.w.Header().Set("Location", "/v1/submissions/"+acc.ID.String())
+	failpoint.Hit("intake.answering")
 	x.json(http.StatusAccepted, "application/json", acceptedView(acc))
+	failpoint.Hit("intake.answered")
 }
 
 // receive reads the submission: all of a JSON body, or the first part of a

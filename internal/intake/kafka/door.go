@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"weiche/internal/bus"
+	"weiche/internal/failpoint"
 	"weiche/internal/fault"
 	"weiche/internal/intake"
 	"weiche/internal/seal"
@@ -144,6 +145,7 @@ func (d *Door) Handle(ctx context.Context, portal string, rec *bus.Record) error
 	}
 	p := d.accept(ctx, portal, rec)
 	if p == nil {
+		failpoint.Hit("intake.record-accepted")
 		return nil
 	}
 	if err := ctx.Err(); err != nil {
@@ -235,6 +237,7 @@ func (d *Door) refuse(ctx context.Context, portal string, rec *bus.Record, p *in
 	if err := d.o.Bus.Append(ctx, letter); err != nil {
 		return err
 	}
+	failpoint.Hit("intake.refusal-kept")
 	ev := submission.Event{
 		ID: m.Append, Type: submission.EventRefused, At: now, Stage: submission.StageIntake,
 		Submission: m.ID, CaseID: m.CaseID, Portal: portal, Land: m.Land, Service: m.Service,
@@ -252,6 +255,7 @@ func (d *Door) refuse(ctx context.Context, portal string, rec *bus.Record, p *in
 	if err != nil {
 		return err
 	}
+	failpoint.Hit("intake.refused")
 	d.o.Logger.Info("a record was refused", "portal", portal, "land", string(m.Land), "reason", string(p.Reason),
 		"submission", m.ID.String(), "partition", rec.Partition, "offset", rec.Offset)
 	return nil
