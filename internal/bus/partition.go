@@ -9,6 +9,7 @@ import (
 
 	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill/message"
+	"weiche/internal/failpoint"
 	"weiche/internal/fault"
 )
 
@@ -391,6 +392,7 @@ func (p *partition) mark(k mark) bool {
 	// each, and the wrong one does nothing.
 	p.sess.ResetOffset(p.topic, p.id, k.position, k.metadata)
 	p.sess.MarkOffset(p.topic, p.id, k.position, k.metadata)
+	failpoint.Hit("bus.marked")
 	p.last = k
 	p.measure()
 	return true
