@@ -1,8 +1,6 @@
 package submission
 
 import (
-	"encoding/json"
-	"errors"
 	"strconv"
 	"time"
 
@@ -130,21 +128,6 @@ type Checkpoint struct {
 	Offset int64  `json:"offset"` // events below this offset are covered
 	Hash   string `json:"hash"`   // hex SHA-256 chain
 	JWS    string `json:"jws"`
-}
-
-// Encode writes the event's record value.
-func (e Event) Encode() ([]byte, error) { return json.Marshal(e) }
-
-// DecodeEvent reads what Encode wrote.
-func DecodeEvent(b []byte) (Event, error) {
-	var e Event
-	if err := json.Unmarshal(b, &e); err != nil {
-		return Event{}, err
-	}
-	if e.Type == "" || e.ID == uuid.Nil {
-		return Event{}, errors.New("event has no type or no id")
-	}
-	return e, nil
 }
 
 // Headers writes the event's record headers (CloudEvents binary mode).

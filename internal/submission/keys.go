@@ -109,12 +109,23 @@ func (k AuthorityKey) Key() string { _, s, _ := strings.Cut(string(k), ":"); ret
 // "xbau/2.6/baugenehmigung.antrag.0200".
 type Format struct{ Standard, Version, Message string }
 
-var formatPart = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+// formatPart says whether s matches ^[A-Za-z0-9][A-Za-z0-9._-]*$. By hand, since
+// formats are read with every event and delivery.
+func formatPart(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		word := 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z' || '0' <= c && c <= '9'
+		if !word && (i == 0 || c != '.' && c != '_' && c != '-') {
+			return false
+		}
+	}
+	return s != ""
+}
 
 // ParseFormat reads "standard/version/message".
 func ParseFormat(s string) (Format, error) {
 	p := strings.Split(s, "/")
-	if len(p) == 3 && formatPart.MatchString(p[0]) && formatPart.MatchString(p[1]) && formatPart.MatchString(p[2]) {
+	if len(p) == 3 && formatPart(p[0]) && formatPart(p[1]) && formatPart(p[2]) {
 		return Format{p[0], p[1], p[2]}, nil
 	}
 	return Format{}, fmt.Errorf("%q is not a format: standard/version/message is expected, as in xbau/2.6/baugenehmigung.antrag.0200", clip(s))
