@@ -23,11 +23,11 @@ type Bus struct {
 
 	// Appends, short requests, and long polls have connections of their own: a
 	// broker answers one request of a connection after the other.
-	bulk   *slot // appends
-	single *slot // appends one record at a time, see resendOversized
+	lanes  []*lane // of appends, see place.route
+	single *lane   // appends one record at a time, see resendOversized
 	meta   sarama.Client
 	admin  sarama.ClusterAdmin
-	known  sync.Map // topic → struct{}: seen in the cluster's metadata
+	known  sync.Map // topic → place: seen in the cluster's metadata
 
 	life   context.Context // ends with Close
 	cancel context.CancelFunc
@@ -81,8 +81,10 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Regi
 	}
 	b := &Bus{cfg: cfg, log: log, metrics: m, meta: client, admin: admin}
 	b.life, b.cancel = context.WithCancel(context.Background())
-	b.bulk = newSlot(cfg, nil)
-	b.single = newSlot(cfg, func(s *sarama.Config) { s.Producer.Flush.MaxMessages = 1 })
+	for range cfg.lanes {
+		b.lanes = append(b.lanes, newLane(cfg, nil))
+	}
+	b.single = newLane(cfg, func(s *sarama.Config) { s.Producer.Flush.MaxMessages = 1 })
 	return b, nil
 }
 
@@ -100,8 +102,11 @@ func (b *Bus) Close() error {
 	b.mu.Unlock()
 	b.cancel()
 	b.users.Wait()
-	b.bulk.close()
-	b.single.close()
+	var lanes sync.WaitGroup
+	for _, l := range append(b.lanes, b.single) {
+		lanes.Go(l.close)
+	}
+	lanes.Wait()
 	b.readMu.Lock()
 	defer b.readMu.Unlock()
 	for _, r := range b.readers {

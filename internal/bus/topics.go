@@ -125,6 +125,7 @@ func (b *Bus) EnsureTopics(ctx context.Context, topics []Topic) error {
 		if !slices.Contains(b.ensured, t) {
 			b.ensured = append(b.ensured, t)
 		}
+		b.known.Delete(t.Name) // its partition count is pinned from now on
 	}
 	return nil
 }
@@ -324,20 +325,5 @@ func (b *Bus) CheckSafety(ctx context.Context) error {
 	for _, name := range slices.Sorted(maps.Keys(allowed)) {
 		b.log.Warn("unsafe Kafka setting allowed by name", "allowed", name, "found", allowed[name][0], "places", len(allowed[name]))
 	}
-	return nil
-}
-
-// exists answers from what was seen before, and asks the cluster otherwise. An
-// unknown topic must not reach the producer: it would trip the breakers that
-// other topics' records share.
-func (b *Bus) exists(ctx context.Context, topic string) error {
-	if _, ok := b.known.Load(topic); ok {
-		return nil
-	}
-	_, err := try(ctx, func() ([]int32, error) { return b.meta.Partitions(topic) })
-	if err != nil {
-		return err
-	}
-	b.known.Store(topic, struct{}{})
 	return nil
 }
