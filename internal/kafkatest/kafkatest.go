@@ -39,6 +39,8 @@ type Cluster struct {
 type Node struct {
 	Addr string // host:port of the client listener
 
+	listeners map[string]string // of Listener: name → host:port
+
 	t    host
 	dir  string
 	lib  string
@@ -52,9 +54,17 @@ type Node struct {
 type Option func(*settings)
 
 type settings struct {
-	nodes int
-	extra map[string]string
-	jvm   []string
+	nodes     int
+	extra     map[string]string
+	listeners []listener
+	jvm       []string
+	system    []string
+	format    []string // arguments of the storage tool
+}
+
+type listener struct {
+	name, protocol string
+	props          map[string]string
 }
 
 // A test's broker lives for seconds: it shall start fast and be small.
@@ -69,6 +79,25 @@ func Property(name, value string) Option { return func(s *settings) { s.extra[na
 // JVM sets the flags of the Java machine. By default it is small and compiles
 // quickly rather than well, which is no broker to measure with.
 func JVM(flags ...string) Option { return func(s *settings) { s.jvm = flags } }
+
+// Listener adds a listener beside the plain one, on a free port of each node.
+// The name is of small letters; protocol is SSL, SASL_SSL or SASL_PLAINTEXT;
+// props are the listener's own, without the prefix listener.name.<name>.
+func Listener(name, protocol string, props map[string]string) Option {
+	return func(s *settings) { s.listeners = append(s.listeners, listener{name, protocol, props}) }
+}
+
+// System sets a system property of the Java machine.
+func System(name, value string) Option {
+	return func(s *settings) { s.system = append(s.system, "-D"+name+"="+value) }
+}
+
+// User makes a user with a SCRAM password before the first start.
+func User(mechanism, name, password string) Option {
+	return func(s *settings) {
+		s.format = append(s.format, "--add-scram", fmt.Sprintf("%s=[name=%s,password=%s]", mechanism, name, password))
+	}
+}
 
 // Start starts a cluster and stops it when the test ends. It returns when every
 // node accepts connections and has joined.
@@ -88,21 +117,22 @@ func start(t host, opts ...Option) *Cluster {
 	if err != nil {
 		t.Fatalf("Apache Kafka's jars: %v", err)
 	}
-	ports := freePorts(t, 2*s.nodes)
+	each := 2 + len(s.listeners)
+	ports := freePorts(t, each*s.nodes)
 	var voters []string
 	for i := range s.nodes {
-		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%d", i+1, ports[2*i+1]))
+		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%d", i+1, ports[each*i+1]))
 	}
 	id := clusterID()
 	c := &Cluster{}
 	for i := range s.nodes {
-		n := &Node{Addr: fmt.Sprintf("127.0.0.1:%d", ports[2*i]), t: t, dir: t.TempDir(), lib: lib, jvm: s.jvm}
+		n := &Node{Addr: fmt.Sprintf("127.0.0.1:%d", ports[each*i]), t: t, dir: t.TempDir(), lib: lib, jvm: slices.Concat(s.jvm, s.system), listeners: map[string]string{}}
 		props := map[string]string{
 			"process.roles":                            "broker,controller",
 			"node.id":                                  strconv.Itoa(i + 1),
 			"controller.quorum.voters":                 strings.Join(voters, ","),
 			"controller.listener.names":                "CONTROLLER",
-			"listeners":                                fmt.Sprintf("PLAINTEXT://%s,CONTROLLER://127.0.0.1:%d", n.Addr, ports[2*i+1]),
+			"listeners":                                fmt.Sprintf("PLAINTEXT://%s,CONTROLLER://127.0.0.1:%d", n.Addr, ports[each*i+1]),
 			"advertised.listeners":                     "PLAINTEXT://" + n.Addr,
 			"listener.security.protocol.map":           "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
 			"inter.broker.listener.name":               "PLAINTEXT",
@@ -117,11 +147,16 @@ func start(t host, opts ...Option) *Cluster {
 			"num.io.threads":                           "4",
 			"log.cleaner.dedupe.buffer.size":           "2097152",
 		}
+		for j, l := range s.listeners {
+			n.listeners[l.name] = fmt.Sprintf("127.0.0.1:%d", ports[each*i+2+j])
+			l.add(props, n.listeners[l.name])
+		}
 		for k, v := range s.extra {
 			props[k] = v
 		}
 		n.write(props)
-		out, err := exec.Command(java, "-cp", filepath.Join(lib, "*"), "kafka.tools.StorageTool", "format", "-t", id, "-c", n.config()).CombinedOutput()
+		args := append([]string{"-cp", filepath.Join(lib, "*"), "kafka.tools.StorageTool", "format", "-t", id, "-c", n.config()}, s.format...)
+		out, err := exec.Command(java, args...).CombinedOutput()
 		if err != nil {
 			t.Fatalf("format Kafka's directory: %v\n%s", err, out)
 		}
@@ -135,6 +170,25 @@ func start(t host, opts ...Option) *Cluster {
 		n.await()
 	}
 	return c
+}
+
+func (l listener) add(props map[string]string, addr string) {
+	upper := strings.ToUpper(l.name)
+	props["listeners"] += "," + upper + "://" + addr
+	props["advertised.listeners"] += "," + upper + "://" + addr
+	props["listener.security.protocol.map"] += "," + upper + ":" + l.protocol
+	for k, v := range l.props {
+		props["listener.name."+l.name+"."+k] = v
+	}
+}
+
+// On returns every node's address of a listener that was added.
+func (c *Cluster) On(listener string) []string {
+	var out []string
+	for _, n := range c.Nodes {
+		out = append(out, n.listeners[listener])
+	}
+	return out
 }
 
 // Addrs returns every node's client address.
