@@ -184,7 +184,7 @@ func (a *App) openBus(ctx context.Context, cfg *config.Config) error {
 		bc.TLS = &bus.TLSConfig{CAFile: a.beside(t.CAFile), CertFile: a.beside(t.CertFile), KeyFile: a.beside(t.KeyFile), ServerName: t.ServerName}
 	}
 	if s := k.SASL; s != nil {
-		bc.SASL = &bus.SASLConfig{Mechanism: s.Mechanism, Username: s.Username, PasswordFile: a.beside(s.PasswordFile)}
+		bc.SASL = a.sasl(s)
 	}
 	if len(bc.Brokers) == 0 {
 		broker, err := embedded.Start(filepath.Join(cfg.Router.Data, "kafka"), embedded.Options{Partitions: k.Partitions}, a.logger)

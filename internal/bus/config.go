@@ -58,12 +58,33 @@ type TLSConfig struct {
 	ServerName string // default: the broker's host name
 }
 
-// SASLConfig names the user and the file with the password, which is read
-// whenever a client is made (Open, Subscribe, a renewed producer).
+// SASLConfig says who the router is to the brokers. Files are read again at every
+// new connection (PLAIN: at every new client), so a changed secret needs no
+// restart.
 type SASLConfig struct {
-	Mechanism    string // PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512
-	Username     string
+	Mechanism    string // PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER
+	Username     string // not with OAUTHBEARER
 	PasswordFile string
+
+	// OAUTHBEARER takes its token from a file that something else keeps fresh (a
+	// projected Kubernetes token), or from a token endpoint.
+	TokenFile string
+	Token     *TokenConfig
+	// Extensions are sent with the token (KIP-342), such as Confluent's
+	// logicalCluster.
+	Extensions map[string]string
+
+	tokens sarama.AccessTokenProvider // one for all clients of a bus
+}
+
+// TokenConfig is a token endpoint and who the router is to it (OAuth 2.0 client
+// credentials, RFC 6749 section 4.4).
+type TokenConfig struct {
+	URL              string // https
+	ClientID         string
+	ClientSecretFile string
+	Scope            string // separated by spaces; may be empty
+	CAFile           string // default: the system's roots
 }
 
 func (c Config) withDefaults() Config {
@@ -93,6 +114,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.SessionTimeout <= 0 {
 		c.SessionTimeout = 10 * time.Second
+	}
+	if c.SASL != nil && c.SASL.Mechanism == sarama.SASLTypeOAuth && c.SASL.tokens == nil {
+		c.SASL = c.SASL.withTokens()
 	}
 	return c
 }
@@ -162,15 +186,9 @@ func (c Config) client() (*sarama.Config, error) {
 
 func (t *TLSConfig) load() (*tls.Config, error) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
-	if t.CAFile != "" {
-		pem, err := os.ReadFile(t.CAFile)
-		if err != nil {
-			return nil, misconfigured("kafka.tls.caFile %s cannot be read", t.CAFile)
-		}
-		conf.RootCAs = x509.NewCertPool()
-		if !conf.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, misconfigured("kafka.tls.caFile %s holds no PEM certificate", t.CAFile)
-		}
+	var err error
+	if conf.RootCAs, err = readRoots("kafka.tls.ca_file", t.CAFile); err != nil {
+		return nil, err
 	}
 	if t.CertFile != "" || t.KeyFile != "" {
 		read := func() (*tls.Certificate, error) {
@@ -188,27 +206,60 @@ func (t *TLSConfig) load() (*tls.Config, error) {
 	return conf, nil
 }
 
-func (a *SASLConfig) apply(s *sarama.Config) error {
-	secret, err := os.ReadFile(a.PasswordFile)
-	if err != nil {
-		return misconfigured("kafka.sasl.passwordFile %s cannot be read", a.PasswordFile)
+// readRoots returns nil, the system's roots, where no file is named.
+func readRoots(setting, file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
 	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, misconfigured("%s: %s cannot be read", setting, file)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, misconfigured("%s: %s holds no PEM certificate", setting, file)
+	}
+	return roots, nil
+}
+
+// apply also reads each secret once, so that a missing one is told at the start.
+func (a *SASLConfig) apply(s *sarama.Config) error {
 	s.Net.SASL.Enable = true
+	s.Net.SASL.Mechanism = sarama.SASLMechanism(a.Mechanism)
+	if a.Mechanism == sarama.SASLTypeOAuth {
+		s.Net.SASL.TokenProvider = a.tokens
+		return a.check()
+	}
+	secret, err := readSecret("kafka.sasl.password_file", a.PasswordFile)
+	if err != nil {
+		return err
+	}
 	s.Net.SASL.User = a.Username
-	s.Net.SASL.Password = strings.TrimRight(string(secret), "\r\n")
-	switch a.Mechanism {
+	s.Net.SASL.Password = secret
+	switch mech := a.Mechanism; mech {
 	case sarama.SASLTypePlaintext:
 	case sarama.SASLTypeSCRAMSHA256, sarama.SASLTypeSCRAMSHA512:
-		mech := a.Mechanism
-		s.Net.SASL.SCRAMClientGeneratorFunc = func() sarama.SCRAMClient { return newSCRAM(mech) }
+		s.Net.SASL.SCRAMClientGeneratorFunc = func() sarama.SCRAMClient { return newSCRAM(mech, a.PasswordFile) }
 	default:
-		return misconfigured("kafka.sasl.mechanism %q; it is one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512", a.Mechanism)
+		return misconfigured("kafka.sasl.mechanism %q; it is one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER", a.Mechanism)
 	}
-	s.Net.SASL.Mechanism = sarama.SASLMechanism(a.Mechanism)
-	if a.Username == "" || s.Net.SASL.Password == "" {
-		return misconfigured("kafka.sasl: user name or password is empty")
+	if a.Username == "" {
+		return misconfigured("kafka.sasl.username is empty")
 	}
 	return nil
+}
+
+// readSecret reads a file that holds one line.
+func readSecret(setting, file string) (string, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", misconfigured("%s: %s cannot be read", setting, file)
+	}
+	secret := strings.TrimRight(string(b), "\r\n")
+	if secret == "" {
+		return "", misconfigured("%s: %s is empty", setting, file)
+	}
+	return secret, nil
 }
 
 // producer adds what an idempotent producer needs. sarama allows it one request

@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -39,6 +40,10 @@ func judge(err error) (fault.Class, fault.Reason, string) {
 		}
 		return fault.Permanent, fault.ReasonMisconfigured, "the client refuses its settings"
 	}
+	// What the broker adds to this one hides it from errors.As.
+	if errors.Is(err, sarama.ErrSASLAuthenticationFailed) {
+		return fault.Destination, fault.ReasonNotAuthorised, "the broker does not accept the user: unknown, wrong password, or a token it does not trust or that has expired"
+	}
 	var k sarama.KError
 	if errors.As(err, &k) {
 		switch k {
@@ -49,9 +54,12 @@ func judge(err error) (fault.Class, fault.Reason, string) {
 		case sarama.ErrNotEnoughReplicas, sarama.ErrNotEnoughReplicasAfterAppend:
 			return fault.Retryable, fault.ReasonQuorumLost, "too few replicas are in sync"
 		case sarama.ErrTopicAuthorizationFailed, sarama.ErrGroupAuthorizationFailed, sarama.ErrClusterAuthorizationFailed,
-			sarama.ErrSASLAuthenticationFailed, sarama.ErrUnsupportedSASLMechanism, sarama.ErrIllegalSASLState,
 			sarama.ErrTransactionalIDAuthorizationFailed:
-			return fault.Destination, fault.ReasonNotAuthorised, "the broker does not allow it to this user"
+			return fault.Destination, fault.ReasonNotAuthorised, "the brokers' ACLs do not allow it to this user; docs/kafka.md lists what the router needs"
+		case sarama.ErrUnsupportedSASLMechanism:
+			return fault.Destination, fault.ReasonNotAuthorised, "the broker does not take this SASL mechanism on this port"
+		case sarama.ErrIllegalSASLState:
+			return fault.Destination, fault.ReasonNotAuthorised, "the broker does not expect SASL, or expects it first"
 		case sarama.ErrLeaderNotAvailable, sarama.ErrNotLeaderForPartition, sarama.ErrRequestTimedOut, sarama.ErrBrokerNotAvailable,
 			sarama.ErrReplicaNotAvailable, sarama.ErrNetworkException, sarama.ErrKafkaStorageError, sarama.ErrNotController,
 			sarama.ErrConsumerCoordinatorNotAvailable, sarama.ErrNotCoordinatorForConsumer, sarama.ErrOffsetsLoadInProgress,
@@ -66,10 +74,8 @@ func judge(err error) (fault.Class, fault.Reason, string) {
 	if errors.Is(err, errSCRAMSignature) || errors.Is(err, errSCRAMMessage) {
 		return fault.Destination, fault.ReasonNotAuthorised, "SCRAM failed"
 	}
-	var verify *tls.CertificateVerificationError
-	var alert tls.AlertError
-	if errors.As(err, &verify) || errors.As(err, &alert) {
-		return fault.Destination, fault.ReasonCertificate, "TLS: a certificate is not trusted or has expired"
+	if class, reason, text := judgeTLS(err); reason != "" {
+		return class, reason, text
 	}
 	var netErr net.Error
 	for _, gone := range []error{
@@ -85,6 +91,32 @@ func judge(err error) (fault.Class, fault.Reason, string) {
 		return fault.Retryable, fault.ReasonBrokerUnavailable, "no broker answers"
 	}
 	return fault.Retryable, fault.ReasonUnknown, "an error nobody has classed yet"
+}
+
+// judgeTLS knows what goes wrong before the first request; no reason where it is
+// something else.
+func judgeTLS(err error) (fault.Class, fault.Reason, string) {
+	var foreign x509.UnknownAuthorityError
+	var host x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	switch {
+	case errors.As(err, &foreign):
+		return fault.Destination, fault.ReasonCertificate, "TLS: the server's certificate is not of an authority that the CA file (or the system) names"
+	case errors.As(err, &host):
+		return fault.Destination, fault.ReasonCertificate, "TLS: the server's certificate is for another host name"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return fault.Destination, fault.ReasonCertificate, "TLS: the server's certificate has expired, or a clock is wrong"
+	}
+	var verify *tls.CertificateVerificationError
+	if errors.As(err, &verify) {
+		return fault.Destination, fault.ReasonCertificate, "TLS: the server's certificate cannot be trusted"
+	}
+	// The broker's alert, such as "tls: expired certificate": a word of crypto/tls.
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "remote error" {
+		return fault.Destination, fault.ReasonCertificate, "the broker ends TLS with \"" + op.Err.Error() + "\"; see whether the client certificate has expired, or is of an authority it does not know"
+	}
+	return 0, "", ""
 }
 
 // kafkaName keeps the fixed text of a Kafka error code, which never quotes data.

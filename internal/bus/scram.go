@@ -21,6 +21,7 @@ import (
 // ASCII, and Kafka applies none.
 type scram struct {
 	hash           func() hash.Hash
+	passwordFile   string
 	password       string
 	firstBare      string
 	nonce          string
@@ -35,8 +36,10 @@ var (
 	errSCRAMSignature = errors.New("scram: the broker does not know the password")
 )
 
-func newSCRAM(mechanism string) *scram {
-	s := &scram{hash: sha256.New, minIterations: 4096, bindAndChannel: "biws"}
+// newSCRAM makes the client of one exchange. The password is read from its file
+// then, so that a connection made after the file has changed uses the new one.
+func newSCRAM(mechanism, passwordFile string) *scram {
+	s := &scram{hash: sha256.New, passwordFile: passwordFile, minIterations: 4096, bindAndChannel: "biws"}
 	if mechanism == sarama.SASLTypeSCRAMSHA512 {
 		s.hash = sha512.New
 	}
@@ -44,7 +47,11 @@ func newSCRAM(mechanism string) *scram {
 }
 
 // Begin implements sarama.SCRAMClient.
-func (s *scram) Begin(user, password, _ string) error {
+func (s *scram) Begin(user, _, _ string) error {
+	password, err := readSecret("kafka.sasl.password_file", s.passwordFile)
+	if err != nil {
+		return err
+	}
 	var raw [24]byte
 	_, _ = rand.Read(raw[:]) // never fails
 	s.password, s.nonce, s.step = password, base64.StdEncoding.EncodeToString(raw[:]), 0

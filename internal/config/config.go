@@ -108,11 +108,24 @@ type KafkaTLS struct {
 	ServerName string `yaml:"server_name"` // empty: the broker's host name
 }
 
-// SASL authenticates the router to the brokers.
+// SASL authenticates the router to the brokers. Files are relative to the config
+// directory and read again when they change.
 type SASL struct {
-	Mechanism    string `yaml:"mechanism"` // PLAIN, SCRAM-SHA-256, SCRAM-SHA-512
-	Username     string `yaml:"username"`
-	PasswordFile string `yaml:"password_file"` // relative to the config directory
+	Mechanism    string `yaml:"mechanism"`     // PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER
+	Username     string `yaml:"username"`      // not with OAUTHBEARER
+	PasswordFile string `yaml:"password_file"` // not with OAUTHBEARER
+	// TokenFile holds the OAUTHBEARER token; something else renews it, such as
+	// Kubernetes.
+	TokenFile string `yaml:"token_file"`
+	// TokenURL is the token endpoint (https) that gives OAUTHBEARER tokens for
+	// client credentials; instead of a token file.
+	TokenURL         string `yaml:"token_url"`
+	ClientID         string `yaml:"client_id"`          // with the token endpoint
+	ClientSecretFile string `yaml:"client_secret_file"` // with the token endpoint
+	Scope            string `yaml:"scope"`              // asked of the token endpoint, separated by spaces; empty: the endpoint's choice
+	TokenCAFile      string `yaml:"token_ca_file"`      // who may vouch for the token endpoint; empty: the system's
+	// Extensions are sent with the OAUTHBEARER token, such as logicalCluster.
+	Extensions map[string]string `yaml:"extensions"`
 }
 
 // Limits bound what a portal can send. All must be positive.

@@ -230,7 +230,7 @@ operators:
 				`router.yaml:9:18: "unclean-elections" is not something that can be allowed; these are: replication-factor, min-insync-replicas, unclean-election; is "unclean-election" meant?`,
 				`router.yaml:10:9: sasl needs username and password_file`,
 				`router.yaml:10:9: warning: sasl without tls: the password travels where others can read it`,
-				`router.yaml:10:21: mechanism "GSSAPI" is not one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512`,
+				`router.yaml:10:21: mechanism "GSSAPI" is not one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER`,
 				`router.yaml:11:17: depth is 0; it must be above 0`,
 				`router.yaml:11:32: body_bytes is 0; it must be above 0`,
 				`router.yaml:12:31: max is 5s, shorter than initial, 10s`,
@@ -245,6 +245,62 @@ operators:
 				`router.yaml:17:47: right "fly" is not one of view, operate, payload`,
 			},
 			broken: "router",
+		},
+		{
+			name: "a token from nowhere, or from two places",
+			overlay: map[string]string{"router.yaml": `kafka:
+  brokers: ["kafka-1:9092"]
+  tls: {}
+  sasl:
+    mechanism: OAUTHBEARER
+    username: weiche
+    token_file: secrets/token
+    client_id: weiche
+    extensions: {auth: x}
+`},
+			want: []string{
+				`router.yaml:6:15: username does not go with OAUTHBEARER: the token says who the router is`,
+				`router.yaml:8:16: client_id belongs to token_url; the token is taken from token_file as it stands`,
+				`router.yaml:9:17: extensions: "auth": a name of letters other than auth, and a printable value, are expected`,
+			},
+			broken: "router",
+		},
+		{
+			name: "a token endpoint in the open",
+			overlay: map[string]string{"router.yaml": `kafka:
+  brokers: ["kafka-1:9092"]
+  tls: {}
+  sasl: {mechanism: OAUTHBEARER, token_url: "http://login.example/token"}
+`},
+			want: []string{
+				`router.yaml:4:45: token_url is no https:// address, without user and password: the client's secret travels there`,
+				`router.yaml:4:45: token_url needs client_id and client_secret_file`,
+			},
+			broken: "router",
+		},
+		{
+			name: "a token for a mechanism that takes none",
+			overlay: map[string]string{"router.yaml": `kafka:
+  brokers: ["kafka-1:9092"]
+  tls: {}
+  sasl: {mechanism: PLAIN, username: weiche, password_file: secrets/kafka, token_file: t}
+`},
+			want:   []string{`router.yaml:4:88: token_file belongs to mechanism OAUTHBEARER`},
+			broken: "router",
+		},
+		{
+			name:    "no token at all",
+			overlay: map[string]string{"router.yaml": "kafka:\n  brokers: [\"k:1\"]\n  tls: {}\n  sasl: {mechanism: OAUTHBEARER}\n"},
+			want:    []string{`router.yaml:4:9: OAUTHBEARER needs token_file, or token_url with client_id and client_secret_file`},
+			broken:  "router",
+		},
+		{
+			name: "a token endpoint",
+			overlay: map[string]string{"router.yaml": `kafka:
+  brokers: ["kafka-1:9092"]
+  tls: {ca_file: tls/ca.pem}
+  sasl: {mechanism: OAUTHBEARER, token_url: "https://login.example/token", client_id: weiche, client_secret_file: s, scope: kafka, extensions: {logicalCluster: lkc-1}}
+`},
 		},
 		{
 			name:    "plain HTTP for others",
@@ -553,6 +609,8 @@ func TestOverrides(t *testing.T) {
 	values := map[string]string{
 		"WEICHE_DATA": "d", "WEICHE_LISTEN": "127.0.0.1:1", "WEICHE_OPS": "127.0.0.1:2", "WEICHE_TLS_CERT_FILE": "c", "WEICHE_TLS_KEY_FILE": "k",
 		"WEICHE_KAFKA_BROKERS": "a:1, b:2", "WEICHE_KAFKA_ALLOW_UNSAFE": "replication-factor", "WEICHE_KAFKA_TLS_CA_FILE": "ca",
+		"WEICHE_KAFKA_SASL_MECHANISM": "OAUTHBEARER", "WEICHE_KAFKA_SASL_TOKEN_URL": "https://login.example/token", "WEICHE_KAFKA_SASL_CLIENT_ID": "c",
+		"WEICHE_KAFKA_SASL_CLIENT_SECRET_FILE": "s", "WEICHE_KAFKA_SASL_SCOPE": "kafka", "WEICHE_KAFKA_SASL_TOKEN_CA_FILE": "ca",
 		"WEICHE_INTAKE_BODY_BYTES": "1MB", "WEICHE_DELIVERY_INITIAL": "1s", "WEICHE_DELIVERY_JITTER": "0.5", "WEICHE_ALLOW_PLAIN_PUBLIC": "true",
 		"WEICHE_SEAL_SIGNING_KEY": "s", "WEICHE_LOG_LEVEL": "debug", "WEICHE_DRAIN": "1s", "WEICHE_STATUS_FILE": "f",
 	}
@@ -566,7 +624,8 @@ func TestOverrides(t *testing.T) {
 	}
 	r := cfg.Router
 	if r.Data != "d" || r.TLS.KeyFile != "k" || len(r.Kafka.Brokers) != 2 || r.Kafka.Brokers[1] != "b:2" || r.Kafka.TLS.CAFile != "ca" ||
-		r.Intake.BodyBytes != 1<<20 || r.Delivery.Jitter != 0.5 || !r.AllowPlainPublic || r.Drain.String() != "1s" || r.Kafka.Partitions != 8 {
+		r.Intake.BodyBytes != 1<<20 || r.Delivery.Jitter != 0.5 || !r.AllowPlainPublic || r.Drain.String() != "1s" || r.Kafka.Partitions != 8 ||
+		r.Kafka.SASL.ClientSecretFile != "s" || r.Kafka.SASL.Scope != "kafka" {
 		t.Errorf("%+v", r)
 	}
 	seen := map[string]string{}

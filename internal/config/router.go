@@ -3,6 +3,7 @@ package config
 import (
 	"net"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -148,22 +149,80 @@ func (d *decoder) checkKafka(k *Kafka, at func(any) Pos) {
 	if t := k.TLS; t != nil && (t.CertFile == "") != (t.KeyFile == "") {
 		d.add(at(t).Problem("a client certificate needs both cert_file and key_file"))
 	}
-	if s := k.SASL; s != nil {
-		mechanisms := []string{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"}
-		if !slices.Contains(mechanisms, s.Mechanism) {
-			d.add(d.of(&s.Mechanism, at(s)).Problem("mechanism %q is not one of %s", clip(s.Mechanism), strings.Join(mechanisms, ", ")))
-		}
-		if s.Username == "" || s.PasswordFile == "" {
-			d.add(at(s).Problem("sasl needs username and password_file"))
-		}
-		if k.TLS == nil {
-			d.add(at(s).Warning("sasl without tls: the password travels where others can read it"))
-		}
+	if k.SASL != nil {
+		d.checkSASL(k, at(k.SASL))
 	}
 	if len(k.Brokers) == 0 && (k.TLS != nil || k.SASL != nil) {
 		d.add(at(&k.Brokers).Warning("tls and sasl have no effect: brokers is empty, so the broker inside the process is used"))
 	}
 }
+
+const mechanismOAuth = "OAUTHBEARER"
+
+func (d *decoder) checkSASL(k *Kafka, around Pos) {
+	s := k.SASL
+	mechanisms := []string{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", mechanismOAuth}
+	if !slices.Contains(mechanisms, s.Mechanism) {
+		d.add(d.of(&s.Mechanism, around).Problem("mechanism %q is not one of %s%s", clip(s.Mechanism), strings.Join(mechanisms, ", "), suggest(s.Mechanism, mechanisms)))
+	}
+	if k.TLS == nil {
+		d.add(around.Warning("sasl without tls: the password travels where others can read it"))
+	}
+	if s.Mechanism == mechanismOAuth {
+		d.checkOAuth(s, around)
+		return
+	}
+	if s.Username == "" || s.PasswordFile == "" {
+		d.add(around.Problem("sasl needs username and password_file"))
+	}
+	for name, v := range map[string]*string{
+		"token_file": &s.TokenFile, "token_url": &s.TokenURL, "client_id": &s.ClientID, "client_secret_file": &s.ClientSecretFile,
+		"scope": &s.Scope, "token_ca_file": &s.TokenCAFile,
+	} {
+		if *v != "" {
+			d.add(d.of(v, around).Problem("%s belongs to mechanism %s", name, mechanismOAuth))
+		}
+	}
+	if len(s.Extensions) > 0 {
+		d.add(d.of(&s.Extensions, around).Problem("extensions belong to mechanism %s", mechanismOAuth))
+	}
+}
+
+// checkOAuth wants one source of tokens, and all that it needs.
+func (d *decoder) checkOAuth(s *SASL, around Pos) {
+	at := func(v any) Pos { return d.of(v, around) }
+	for name, v := range map[string]*string{"username": &s.Username, "password_file": &s.PasswordFile} {
+		if *v != "" {
+			d.add(at(v).Problem("%s does not go with %s: the token says who the router is", name, mechanismOAuth))
+		}
+	}
+	for name, value := range s.Extensions {
+		if !extensionName.MatchString(name) || name == "auth" || strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' }) {
+			d.add(at(&s.Extensions).Problem("extensions: %q: a name of letters other than auth, and a printable value, are expected", clip(name)))
+		}
+	}
+	switch {
+	case s.TokenFile == "" && s.TokenURL == "":
+		d.add(around.Problem("%s needs token_file, or token_url with client_id and client_secret_file", mechanismOAuth))
+	case s.TokenFile != "" && s.TokenURL != "":
+		d.add(at(&s.TokenFile).Problem("token_file and token_url are both set; the token comes from one of them"))
+	case s.TokenFile != "":
+		for name, v := range map[string]*string{"client_id": &s.ClientID, "client_secret_file": &s.ClientSecretFile, "scope": &s.Scope, "token_ca_file": &s.TokenCAFile} {
+			if *v != "" {
+				d.add(at(v).Problem("%s belongs to token_url; the token is taken from token_file as it stands", name))
+			}
+		}
+	default:
+		if u, err := url.Parse(s.TokenURL); err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
+			d.add(at(&s.TokenURL).Problem("token_url is no https:// address, without user and password: the client's secret travels there"))
+		}
+		if s.ClientID == "" || s.ClientSecretFile == "" {
+			d.add(at(&s.TokenURL).Problem("token_url needs client_id and client_secret_file"))
+		}
+	}
+}
+
+var extensionName = regexp.MustCompile(`^[A-Za-z]+$`)
 
 var kafkaVersion = regexp.MustCompile(`^[0-9]+(\.[0-9]+){1,3}$`)
 
