@@ -28,15 +28,24 @@ import (
 // of this one, has the directory.
 var ErrLocked = errors.New("directory is in use")
 
+const (
+	clusterID    = "weiche-embedded"
+	segmentBytes = 8 << 20
+)
+
 // Options of a Broker. The zero value is usable.
 type Options struct {
 	Port       int // 0: the one it had before where that is free, otherwise a free one
 	Partitions int // of topics created without a count; default 4
+	// MaxBytes of log, default 10 GiB. At nine tenths no more submissions are
+	// accepted, at the whole nothing is written any more.
+	MaxBytes int64
 }
 
 // Broker is a running embedded broker. Its methods are safe for concurrent use.
 type Broker struct {
 	cluster *kfake.Cluster
+	guard   *guard
 	lock    *os.File
 	addrs   []string
 	once    sync.Once
@@ -49,11 +58,19 @@ func Start(dir string, opts Options, log *slog.Logger) (*Broker, error) {
 	if opts.Partitions <= 0 {
 		opts.Partitions = 4
 	}
+	if opts.MaxBytes <= 0 {
+		opts.MaxBytes = 10 << 30
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("embedded broker: %w", err)
 	}
 	lock, err := takeLock(filepath.Join(dir, "lock"))
 	if err != nil {
+		return nil, fmt.Errorf("embedded broker: %s: %w", dir, err)
+	}
+	err = check(dir, func(what string, args ...any) { log.Warn("embedded broker: "+what, args...) })
+	if err != nil {
+		_ = lock.Close()
 		return nil, fmt.Errorf("embedded broker: %s: %w", dir, err)
 	}
 	b, err := start(dir, opts, log)
@@ -75,23 +92,30 @@ func start(dir string, opts Options, log *slog.Logger) (*Broker, error) {
 		}
 	}
 	var err error
+	g := newGuard(filepath.Join(dir, "log"), opts.MaxBytes, log)
 	for _, port := range ports {
 		var c *kfake.Cluster
 		c, err = kfake.NewCluster(
 			kfake.Ports(port),
-			kfake.ClusterID("weiche-embedded"),
+			kfake.ClusterID(clusterID),
 			kfake.DataDir(filepath.Join(dir, "log")),
 			kfake.SyncWrites(),
 			kfake.DefaultNumPartitions(opts.Partitions),
-			kfake.WithLogger(logger{log}),
+			kfake.WithLogger(logger{log, g}),
 			// A router that was off for longer than a week must not begin
 			// every topic anew.
-			kfake.BrokerConfigs(map[string]string{"offsets.retention.minutes": "2147483647"}),
+			kfake.BrokerConfigs(map[string]string{
+				"offsets.retention.minutes": "2147483647",
+				// kfake reads whole segments at its start, one of each partition
+				// at the same time.
+				"log.segment.bytes": strconv.Itoa(segmentBytes),
+			}),
 		)
 		if err != nil {
 			continue
 		}
-		b := &Broker{cluster: c, addrs: c.ListenAddrs()}
+		g.watch(c)
+		b := &Broker{cluster: c, guard: g, addrs: c.ListenAddrs()}
 		if _, p, ok := strings.Cut(b.addrs[0], ":"); ok {
 			_ = os.WriteFile(portFile, []byte(p+"\n"), 0o600) // only a convenience: clients find the same port again
 		}
@@ -141,13 +165,17 @@ func (b *Broker) Addrs() []string { return append([]string(nil), b.addrs...) }
 func (b *Broker) Close() error {
 	var err error
 	b.once.Do(func() {
+		b.guard.close()
 		b.cluster.Close()
 		err = b.lock.Close()
 	})
 	return err
 }
 
-type logger struct{ log *slog.Logger }
+type logger struct {
+	log   *slog.Logger
+	guard *guard
+}
 
 // Logf passes on what an operator can act on; the rest is for debugging.
 func (l logger) Logf(level kfake.LogLevel, msg string, args ...any) {
@@ -157,6 +185,9 @@ func (l logger) Logf(level kfake.LogLevel, msg string, args ...any) {
 		at = slog.LevelError
 	case kfake.LogLevelWarn:
 		at = slog.LevelWarn
+	}
+	if at >= slog.LevelWarn {
+		l.guard.hear(msg, fmt.Sprintf(msg, args...))
 	}
 	if !l.log.Enabled(context.Background(), at) {
 		return
