@@ -124,9 +124,10 @@ func formatPart(s string) bool {
 
 // ParseFormat reads "standard/version/message".
 func ParseFormat(s string) (Format, error) {
-	p := strings.Split(s, "/")
-	if len(p) == 3 && formatPart(p[0]) && formatPart(p[1]) && formatPart(p[2]) {
-		return Format{p[0], p[1], p[2]}, nil
+	standard, rest, _ := strings.Cut(s, "/")
+	version, message, _ := strings.Cut(rest, "/")
+	if formatPart(standard) && formatPart(version) && formatPart(message) {
+		return Format{standard, version, message}, nil
 	}
 	return Format{}, fmt.Errorf("%q is not a format: standard/version/message is expected, as in xbau/2.6/baugenehmigung.antrag.0200", clip(s))
 }
@@ -137,6 +138,16 @@ func (f Format) String() string {
 		return ""
 	}
 	return f.Standard + "/" + f.Version + "/" + f.Message
+}
+
+// append appends what String returns.
+func (f Format) append(b []byte) []byte {
+	if f == (Format{}) {
+		return b
+	}
+	b = append(append(b, f.Standard...), '/')
+	b = append(append(b, f.Version...), '/')
+	return append(b, f.Message...)
 }
 
 // MarshalText writes the format as String does.

@@ -1,8 +1,6 @@
 package submission
 
 import (
-	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -99,30 +97,36 @@ const (
 	HeaderSpecVersion = "ce_specversion"
 	HeaderTime        = "ce_time"
 	HeaderSubject     = "ce_subject"
+	HeaderDestination = "ce_destination" // of deliveries
 	HeaderContentType = "content-type"
 	HeaderTraceparent = "traceparent"
 )
 
 // Headers writes the record headers of a submission record. recordType is one
-// of the Type constants.
+// of the Type constants. The map is the caller's.
 func (m Meta) Headers(recordType string) map[string]string {
-	h := map[string]string{
-		HeaderVersion:     strconv.Itoa(RecordVersion),
-		HeaderID:          m.Append.String(),
-		HeaderType:        recordType,
-		HeaderSource:      "/weiche/portals/" + m.Portal,
-		HeaderSpecVersion: "1.0",
-		HeaderTime:        stamp(m.AcceptedAt),
-		HeaderSubject:     m.ID.String(),
-		HeaderContentType: "application/octet-stream",
-		"ce_caseid":       m.CaseID.String(),
-		"ce_portal":       m.Portal,
-		"ce_land":         string(m.Land),
-		"ce_service":      string(m.Service),
-		"ce_region":       string(m.Region),
-		"ce_sha512":       m.SHA512,
-		"ce_revision":     strconv.Itoa(m.Revision),
-	}
+	w := newHeaderWriter(22, 240)
+	w.meta(&m, recordType)
+	return w.h
+}
+
+func (w *headerWriter) meta(m *Meta, recordType string) {
+	h := w.h
+	w.int(HeaderVersion, RecordVersion)
+	w.uuid(HeaderID, m.Append)
+	h[HeaderType] = recordType
+	h[HeaderSource] = w.cut(append(append(w.free(), "/weiche/portals/"...), m.Portal...))
+	h[HeaderSpecVersion] = "1.0"
+	w.time(HeaderTime, m.AcceptedAt)
+	w.uuid(HeaderSubject, m.ID)
+	h[HeaderContentType] = "application/octet-stream"
+	w.uuid("ce_caseid", m.CaseID)
+	h["ce_portal"] = m.Portal
+	h["ce_land"] = string(m.Land)
+	h["ce_service"] = string(m.Service)
+	h["ce_region"] = string(m.Region)
+	h["ce_sha512"] = m.SHA512
+	w.int("ce_revision", int64(m.Revision))
 	if m.Test {
 		h["ce_test"] = "true"
 	}
@@ -135,7 +139,7 @@ func (m Meta) Headers(recordType string) map[string]string {
 	if i := m.Instruction; i != nil {
 		h["ce_instruction"] = string(i.Kind)
 		h["ce_operator"] = i.Operator
-		h["ce_instructedat"] = stamp(i.At)
+		w.time("ce_instructedat", i.At)
 		if i.Authority != "" {
 			h["ce_assign"] = i.Authority
 		}
@@ -146,7 +150,6 @@ func (m Meta) Headers(recordType string) map[string]string {
 			h["ce_force"] = "true"
 		}
 	}
-	return h
 }
 
 // ParseMeta reads what Headers wrote. The error names the header at fault.
@@ -172,27 +175,33 @@ func ParseMeta(h map[string]string) (Meta, error) {
 }
 
 // Headers writes the record headers of a delivery, a waiting record or a dead
-// letter.
+// letter. The map is the caller's.
 func (d DeliveryMeta) Headers(recordType string) map[string]string {
-	h := d.Meta.Headers(recordType)
-	h["ce_deliveryid"] = d.DeliveryID.String()
+	count := 28 // as dispatch writes it
+	if !d.Since.IsZero() || !d.DueAt.IsZero() || d.Instruction != nil {
+		count = 36
+	}
+	w := newHeaderWriter(count, 440)
+	w.meta(&d.Meta, recordType)
+	h := w.h
+	w.uuid("ce_deliveryid", d.DeliveryID)
 	h["ce_destination"] = d.Destination
 	h["ce_adapter"] = d.Adapter
-	h["ce_format"] = d.Format.String()
+	h["ce_format"] = w.cut(d.Format.append(w.free()))
 	h["ce_authority"] = d.AuthorityID
-	h["ce_decision"] = d.Decision.String()
-	h["ce_attempts"] = strconv.Itoa(d.Attempts)
-	h["ce_redrives"] = strconv.Itoa(d.Redrives)
-	h["ce_sequence"] = strconv.Itoa(d.Sequence)
-	h["ce_order"] = strconv.FormatInt(d.Order, 10)
+	w.uuid("ce_decision", d.Decision)
+	w.int("ce_attempts", int64(d.Attempts))
+	w.int("ce_redrives", int64(d.Redrives))
+	w.int("ce_sequence", int64(d.Sequence))
+	w.int("ce_order", d.Order)
 	if !d.DueAt.IsZero() {
-		h["ce_dueat"] = stamp(d.DueAt)
+		w.time("ce_dueat", d.DueAt)
 	}
 	if !d.Since.IsZero() {
-		h["ce_since"] = stamp(d.Since)
+		w.time("ce_since", d.Since)
 	}
 	if d.Before > 0 {
-		h["ce_before"] = strconv.Itoa(d.Before)
+		w.int("ce_before", int64(d.Before))
 	}
 	if d.Reason != "" {
 		h["ce_reason"] = d.Reason
@@ -208,7 +217,7 @@ func ParseDeliveryMeta(h map[string]string) (DeliveryMeta, error) {
 	}
 	r := headerReader{h: h}
 	d := DeliveryMeta{
-		Meta: m, DeliveryID: r.uuid("ce_deliveryid"), Destination: h["ce_destination"], Adapter: h["ce_adapter"],
+		Meta: m, DeliveryID: r.uuid("ce_deliveryid"), Destination: h[HeaderDestination], Adapter: h["ce_adapter"],
 		AuthorityID: h["ce_authority"], Decision: r.uuid("ce_decision"), Attempts: r.int("ce_attempts"),
 		Redrives: r.int("ce_redrives"), Sequence: r.int("ce_sequence"), Order: int64(r.int("ce_order")), Reason: h["ce_reason"],
 	}
@@ -226,49 +235,3 @@ func ParseDeliveryMeta(h map[string]string) (DeliveryMeta, error) {
 	}
 	return d, r.err
 }
-
-type headerReader struct {
-	h   map[string]string
-	err error
-}
-
-func (r *headerReader) fail(name, what string) {
-	if r.err == nil {
-		r.err = fmt.Errorf("record header %s %s", name, what)
-	}
-}
-
-func (r *headerReader) version() {
-	if v := r.int(HeaderVersion); r.err == nil && (v > RecordVersion || v < RecordVersion-1) {
-		r.fail(HeaderVersion, fmt.Sprintf("is %d; this release reads %d and %d", v, RecordVersion-1, RecordVersion))
-	}
-}
-
-func (r *headerReader) uuid(name string) uuid.UUID {
-	id, err := uuid.Parse(r.h[name])
-	if err != nil {
-		r.fail(name, "is not a UUID")
-	}
-	return id
-}
-
-func (r *headerReader) int(name string) int {
-	n, err := strconv.Atoi(r.h[name])
-	if err != nil {
-		r.fail(name, "is not a number")
-	}
-	return n
-}
-
-func (r *headerReader) time(name string) time.Time {
-	t, err := time.Parse(time.RFC3339Nano, r.h[name])
-	if err != nil {
-		r.fail(name, "is not a time (RFC 3339)")
-	}
-	return t.UTC()
-}
-
-const stampLayout = "2006-01-02T15:04:05.000Z07:00"
-
-// stamp writes a time in UTC with milliseconds.
-func stamp(t time.Time) string { return t.UTC().Format(stampLayout) }
