@@ -39,8 +39,13 @@ lint: ## Import rules and the rest of .golangci.yml
 soak: deps build ## The long forms of the tests
 	WEICHE_SOAK=1 $(GO) test -count=1 -timeout 4h -v ./test/... ./internal/catalog/...
 
+# Flags go in ARGS, such as ARGS="-rounds 1 -only raw-sarama,bus-trivial".
 .PHONY: bench
-bench: ## Benchmarks; figures and commands stand in docs/benchmarks.md
+bench: deps ## The bus and the pipeline on Apache Kafka, against others; docs/benchmarks.md
+	$(GO) run ./test/bench $(ARGS)
+
+.PHONY: bench-micro
+bench-micro: ## The parts, each alone
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/...
 
 .PHONY: docs

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+// service is what every submission is for: the process of the library whose
+// message is XBau's smallest, so that the size can be set by the form.
+const idHeader = "ce_subject"
+
+const service = "99012002012000"
+
+// formOf writes the n-th submission for a region: 4.3 KB of JSON without spaces
+// that becomes 6 KB of XML. No two are the same.
+func formOf(n int, region string) []byte { return sizedForm(n, region, standardExtra) }
+
+// standardExtra is how many letters each text of the form has more than it
+// needs, which brings the form to its size.
+const standardExtra = 197
+
+// sizedForm is formOf with longer or shorter texts (extra letters in each of
+// fifteen, up to 230).
+func sizedForm(n int, region string, extra int) []byte {
+	text := func(s string) string { return s + filler[:extra] }
+	address := func(i int) map[string]any {
+		return map[string]any{"strasse": text("Königsallee"), "hausnummer": fmt.Sprint(1 + (n+i)%99), "postleitzahl": "71032",
+			"ort": text("Böblingen"), "ortsteil": text("Dagersheim"), "zusatz": text("Haus B")}
+	}
+	person := func(i int) map[string]any {
+		return map[string]any{"anrede": "Frau", "titel": "Dr.", "vorname": text("Änne Đurđa"), "familienname": fmt.Sprintf("Müller-Łukasz %d", n), "anschrift": address(i)}
+	}
+	first := person(0)
+	first["email"], first["telefon"] = fmt.Sprintf("aenne.%d@example.de", n), fmt.Sprintf("+49 7031 %07d", n%10_000_000)
+	applicants := []any{map[string]any{"person": first}, map[string]any{"person": person(1)}}
+	plots := []any{map[string]any{"anschrift": address(7),
+		"flurstuecke": []any{map[string]any{"gemarkungsnummer": "2710", "flur": "0", "zaehler": fmt.Sprint(1 + n%9999), "nenner": "5"}}}}
+	b, err := json.Marshal(map[string]any{
+		"publicService":           map[string]any{"identifier": "urn:de:fim:leika:leistung:" + service, "name": "Abgeschlossenheitsbescheinigung"},
+		"region":                  "DE" + region,
+		"additionalReferenceInfo": map[string]any{"senderReference": fmt.Sprintf("BENCH/2026/%07d", n), "applicationDate": "2026-11-22"},
+		"trustLevel":              "STORK-QAA-Level-3",
+		"submissionSchema":        map[string]any{"schemaUri": "urn:weiche:formular:universeller-antrag:1.0.0", "mimeType": "application/json"},
+		"replyChannel":            map[string]any{"fink": map[string]any{"finkPostfachRef": "2f9c1e0a-7a53-4b0e-9a35-0c8c3f1f6c11", "host": "inbox.example.de"}},
+		"data": map[string]any{"artDesAntrags": "03", "aktenzeichen": text(fmt.Sprintf("BRA-2026/%07d", n)),
+			"antragsteller": applicants, "grundstuecke": plots},
+	})
+	if err != nil {
+		panic(err) // strings and maps
+	}
+	return b
+}
+
+// filler has one letter a byte, so that it can be cut anywhere.
+var filler = strings.Repeat(" Hinterhaus, Zugang durch den Hof, zweites Tor links", 5)

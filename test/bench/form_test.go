@@ -1,0 +1,73 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"weiche/internal/app"
+	"weiche/internal/config"
+)
+
+// The figures of docs/benchmarks.md say 4.3 KB, 6 KB, 20,000 rules, 8
+// destinations: here it is counted.
+func TestWorkIsWhatIsSaid(t *testing.T) {
+	repo := needShared(t)
+	dir := t.TempDir()
+	l, err := newLandscape(filepath.Join(dir, "config"), repo, standardPlan())
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := filepath.Join(dir, "data")
+	if err := installStandards(t.Context(), repo, data); err != nil {
+		t.Fatal(err)
+	}
+	cfg, problems := config.Load(l.dir, []string{"WEICHE_DATA=" + data})
+	const few = 5 // of what may be 20,000 lines
+	if problems.Failed() {
+		t.Fatal(problems[:min(few, len(problems))])
+	}
+	lib, problems := app.LoadLibrary(cfg)
+	if problems.Failed() {
+		t.Fatal(problems[:min(few, len(problems))])
+	}
+	rules := 0
+	for _, land := range cfg.Lands {
+		rules += len(land.Rules)
+	}
+	if rules != 20_000 {
+		t.Errorf("%d rules", rules)
+	}
+	reached := map[string]bool{}
+	for n := range 64 {
+		form := formOf(n, l.region(n))
+		m := mapper{lib}
+		out, xml, err := m.message(form)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reached[out] = true
+		if j, x := len(form), len(xml); j < 4200 || j > 4400 || x < 5800 || x > 6200 {
+			t.Fatalf("%d bytes of JSON, %d of XML\n%s", j, x, xml)
+		}
+	}
+	if len(reached) != 8 {
+		t.Errorf("%d destinations are reached", len(reached))
+	}
+}
+
+// needShared returns the repository's root, or skips.
+func needShared(t testing.TB) string {
+	t.Helper()
+	repo, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(repo, "..", "shared", "registers")); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip("needs the registers and standards in ../shared")
+	}
+	return repo
+}

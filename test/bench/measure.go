@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// watch says how the harness sees a contender's work from outside.
+type watch struct {
+	// begun is above zero once the first record was worked on. The clock starts
+	// there: starting a process and joining a group are not what is measured.
+	begun func() (int64, error)
+	done  func() (int64, error) // records that have arrived
+	total int64
+	// settled, where set, must hold too before the clock stops: the account of
+	// what was done is part of the work.
+	settled func() (bool, error)
+}
+
+// sample is one measured run.
+type sample struct {
+	Records   int64
+	Seconds   float64
+	CPU       float64 // seconds, of the contender's process
+	BrokerCPU float64 // seconds, of the broker's
+	PeakMiB   float64
+}
+
+// How long a contender may take to begin.
+const beginWithin = 2 * time.Minute
+
+// measure follows a child until its work is done, or for limit, whichever comes
+// first. After the limit, what has arrived until then counts.
+func (l *lab) measure(ctx context.Context, c *child, w watch, limit time.Duration, began func()) (s sample, err error) {
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	wait := func() error {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-c.ended:
+			return c.failed("a contender ended by itself", errors.Join(c.err))
+		case <-poll.C:
+			return nil
+		}
+	}
+	deadline := time.Now().Add(beginWithin)
+	for {
+		n, err := w.begun()
+		if err != nil {
+			return s, err
+		}
+		if n > 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			return s, c.failed("a contender", fmt.Errorf("did nothing within %s", beginWithin))
+		}
+		if err := wait(); err != nil {
+			return s, err
+		}
+	}
+	start := time.Now()
+	if began != nil {
+		began()
+	}
+	before, err := l.cpu(c)
+	if err != nil {
+		return s, err
+	}
+	first, err := w.done()
+	if err != nil {
+		return s, err
+	}
+	var n int64
+	for n < w.total && time.Since(start) < limit {
+		if err := wait(); err != nil {
+			return s, err
+		}
+		if n, err = w.done(); err != nil {
+			return s, err
+		}
+	}
+	for n >= w.total && w.settled != nil {
+		ok, err := w.settled()
+		if err != nil {
+			return s, err
+		}
+		if ok || time.Since(start) > 2*limit {
+			break
+		}
+		if err := wait(); err != nil {
+			return s, err
+		}
+	}
+	s.Seconds = time.Since(start).Seconds()
+	after, err := l.cpu(c)
+	if err != nil {
+		return s, err
+	}
+	s.Records, s.CPU, s.BrokerCPU = n-first, after[0]-before[0], after[1]-before[1]
+	s.PeakMiB, err = peakMiB(c.cmd.Process.Pid)
+	if err == nil && s.Records <= 0 {
+		err = fmt.Errorf("nothing arrived within %s", limit)
+	}
+	return s, err
+}
+
+// cpu is the time the child and the broker have used so far.
+func (l *lab) cpu(c *child) (both [2]float64, err error) {
+	for i, pid := range []int{c.cmd.Process.Pid, l.broker} {
+		if both[i], err = cpuSeconds(pid); err != nil {
+			return both, err
+		}
+	}
+	return both, nil
+}
