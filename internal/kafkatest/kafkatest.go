@@ -65,6 +65,7 @@ type settings struct {
 type listener struct {
 	name, protocol string
 	props          map[string]string
+	advertised     func(addr string) string // nil: as it is
 }
 
 // A test's broker lives for seconds: it shall start fast and be small.
@@ -84,7 +85,17 @@ func JVM(flags ...string) Option { return func(s *settings) { s.jvm = flags } }
 // The name is of small letters; protocol is SSL, SASL_SSL or SASL_PLAINTEXT;
 // props are the listener's own, without the prefix listener.name.<name>.
 func Listener(name, protocol string, props map[string]string) Option {
-	return func(s *settings) { s.listeners = append(s.listeners, listener{name, protocol, props}) }
+	return func(s *settings) { s.listeners = append(s.listeners, listener{name: name, protocol: protocol, props: props}) }
+}
+
+// Proxied adds a listener of that name, without TLS or passwords, that the
+// brokers advertise by other addresses: through gets a node's address and
+// returns the one that clients are told. What brokers say to each other goes the
+// direct way.
+func Proxied(name string, through func(addr string) string) Option {
+	return func(s *settings) {
+		s.listeners = append(s.listeners, listener{name: name, protocol: "PLAINTEXT", advertised: through})
+	}
 }
 
 // System sets a system property of the Java machine.
@@ -175,6 +186,9 @@ func start(t host, opts ...Option) *Cluster {
 func (l listener) add(props map[string]string, addr string) {
 	upper := strings.ToUpper(l.name)
 	props["listeners"] += "," + upper + "://" + addr
+	if l.advertised != nil {
+		addr = l.advertised(addr)
+	}
 	props["advertised.listeners"] += "," + upper + "://" + addr
 	props["listener.security.protocol.map"] += "," + upper + ":" + l.protocol
 	for k, v := range l.props {
