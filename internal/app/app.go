@@ -343,19 +343,19 @@ func (a *App) startStages(ctx context.Context, lib *Library) error {
 		return err
 	}
 
-	subD, err := a.bus.Subscriber(bus.Group{Name: dispatch.Group, Topics: []string{dispatch.Topic},
-		Assigned: a.dispatch.Assigned, Revoked: a.dispatch.Revoked})
-	if err != nil {
-		return err
-	}
-	subV, err := a.bus.Subscriber(bus.Group{Name: delivery.Group, Topics: []string{delivery.Topic},
-		Assigned: a.delivery.Assigned, Revoked: a.delivery.Revoked})
+	// Dispatch consumes, works out and appends: it gains from many records at
+	// once. Delivery waits for destinations, each delivery for itself.
+	a.background("dispatch", func(ctx context.Context) error {
+		return a.bus.Consume(ctx, bus.Group{Name: dispatch.Group, Topics: []string{dispatch.Topic}, BatchRecords: dispatch.BatchRecords,
+			Assigned: a.dispatch.Assigned, Revoked: a.dispatch.Revoked, Owns: a.dispatch.Owns}, dispatch.Topic, a.dispatch.Handle)
+	})
+	sub, err := a.bus.Subscriber(bus.Group{Name: delivery.Group, Topics: []string{delivery.Topic}, Key: delivery.Key, Spill: a.delivery.Spill,
+		Assigned: a.delivery.Assigned, Revoked: a.delivery.Revoked, Owns: a.delivery.Owns})
 	if err != nil {
 		return err
 	}
 	return a.runRouter(ctx, "stages", func(r *message.Router) {
-		r.AddConsumerHandler("dispatch", dispatch.Topic, subD, a.dispatch.Handle)
-		r.AddConsumerHandler("delivery", delivery.Topic, subV, a.delivery.Handle)
+		r.AddConsumerHandler("delivery", delivery.Topic, sub, a.delivery.Handle)
 	})
 }
 

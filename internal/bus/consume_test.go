@@ -119,9 +119,12 @@ func spilling(t *testing.T, _ engine, b *bus.Bus) {
 	}
 	var mu sync.Mutex
 	var spilled, normal []string
-	g := bus.Group{Name: tp, MaxInFlight: 16, Share: 4, Spill: func(_ context.Context, recs []*bus.Record) []error {
+	g := bus.Group{Name: tp, MaxInFlight: 16, Share: 4, Spill: func(_ context.Context, inWork *bus.Record, recs []*bus.Record) []error {
 		mu.Lock()
 		defer mu.Unlock()
+		if string(inWork.Value) != "0" {
+			t.Errorf("spilled behind %s", inWork.Value)
+		}
 		for _, r := range recs {
 			if string(r.Key) != "greedy" {
 				t.Errorf("key %s was spilled", r.Key)

@@ -17,6 +17,9 @@ const (
 	// markEvery is how often finished work is confirmed and marked; sarama
 	// commits what is marked once a second.
 	markEvery = 500 * time.Millisecond
+	// askEvery is how often it is asked whether a partition is still ours when
+	// nothing was finished.
+	askEvery = 5 * time.Second
 	// confirmGrace bounds the last confirmation of a partition that is lost.
 	confirmGrace = 3 * time.Second
 )
@@ -47,6 +50,7 @@ type partition struct {
 	confirmed   chan mark // answers of confirm; nil while none is asked
 	last        mark      // marked
 	stirred     bool      // something was refused since the last confirmation
+	asking      time.Time // when the last one began
 
 	seen measure
 }
@@ -257,7 +261,7 @@ func (p *partition) hand(ctx context.Context) {
 			return
 		case next.spill:
 			p.m.s.b.metrics.spilled.WithLabelValues(p.topic).Add(float64(len(next.items)))
-			go p.work(ctx, next, p.m.s.g.Spill)
+			go p.work(ctx, next, func(ctx context.Context, recs []*Record) []error { return p.m.s.g.Spill(ctx, next.ahead, recs) })
 		case p.m.handle != nil:
 			p.works++
 			p.m.s.b.metrics.batch.WithLabelValues(p.topic).Observe(float64(len(next.items)))
@@ -358,10 +362,10 @@ func (k mark) same(o mark) bool { return k.position == o.position && k.metadata 
 func (p *partition) confirm(ctx context.Context) {
 	p.measure()
 	k := p.now()
-	if p.confirmed != nil || k.position < 0 || k.same(p.last) && !p.stirred {
+	if p.confirmed != nil || k.same(p.last) && !p.stirred && time.Since(p.asking) < askEvery {
 		return
 	}
-	p.stirred = false
+	p.stirred, p.asking = false, time.Now()
 	answer := make(chan mark, 1)
 	p.confirmed = answer
 	go func() { answer <- p.asked(ctx, k) }()
@@ -387,6 +391,9 @@ func (p *partition) mark(k mark) bool {
 		p.m.s.b.log.Warn("another owner of the partition has begun; beginning again at the committed offset",
 			"group", p.m.s.g.Name, "topic", p.topic, "partition", p.id, "committed", p.last.position)
 		return false
+	}
+	if k.same(p.last) {
+		return true
 	}
 	// Either moves forward or stays with other metadata; sarama has a call for
 	// each, and the wrong one does nothing.

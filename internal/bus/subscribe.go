@@ -29,11 +29,11 @@ type Group struct {
 	Key func(*Record) string
 	// Share is how many records of one key may wait for their turn while one of
 	// it is in work, default a quarter of MaxInFlight. What is beyond that goes
-	// to Spill, which puts it aside (in order, and behind the one in work) so
-	// that the key cannot fill the window: acknowledged when Spill says so.
-	// Without Spill a key may fill it.
+	// to Spill, which puts it aside (in order, and behind the one in work, which
+	// may not have come to its handler yet) so that the key cannot fill the
+	// window: acknowledged when Spill says so. Without Spill a key may fill it.
 	Share int
-	Spill Handler
+	Spill func(ctx context.Context, inWork *Record, recs []*Record) []error
 	// BatchRecords and BatchBytes bound what Consume hands over at once,
 	// defaults 256 and 1 MiB; Batches is how many of a partition are in work at a
 	// time, default 2.
@@ -122,7 +122,7 @@ func (b *Bus) Consume(ctx context.Context, g Group, topic string, handle Handler
 	if err != nil {
 		return err
 	}
-	if err := s.start(ctx, &member{s: s, topic: topic, handle: handle, out: make(chan *message.Message)}); err != nil {
+	if err := s.start(ctx, &member{s: s, topic: topic, handle: handle, out: make(chan *message.Message)}); err != nil && ctx.Err() == nil {
 		return err
 	}
 	s.wg.Wait()

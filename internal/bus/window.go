@@ -73,7 +73,8 @@ type item struct {
 // parcel is what is handed out together: records whose keys are nowhere else.
 type parcel struct {
 	items []*item
-	spill bool // to be put aside, not worked on
+	spill bool    // to be put aside, not worked on
+	ahead *Record // when spilled: the newest one of the key in work
 }
 
 // span is the offsets from ≤ o < to.
@@ -251,6 +252,7 @@ func (w *window) spill() *parcel {
 		p := &parcel{spill: true}
 		it := q.head
 		for range q.out {
+			p.ahead = it.rec
 			it = it.next
 		}
 		for ; it != nil; it = it.next {

@@ -96,7 +96,7 @@ type Stage struct {
 	gates        map[string]*gate
 	lanes        map[int32]*lane
 
-	retakeAfter, cutEvery time.Duration
+	cutEvery time.Duration
 }
 
 // New makes the stage. Destinations are set with SetDestinations before the
@@ -104,7 +104,7 @@ type Stage struct {
 func New(log Log, ledger Ledger, payload Payload, logger *slog.Logger, reg prometheus.Registerer, now func() time.Time) *Stage {
 	s := &Stage{
 		log: log, ledger: ledger, payload: payload, logger: logger, now: now, metrics: newMetrics(reg),
-		destinations: map[string]Destination{}, gates: map[string]*gate{}, lanes: map[int32]*lane{}, retakeAfter: retakeAfter, cutEvery: cutEvery,
+		destinations: map[string]Destination{}, gates: map[string]*gate{}, lanes: map[int32]*lane{}, cutEvery: cutEvery,
 	}
 	reg.MustRegister(newCollector(s))
 	return s
@@ -182,15 +182,14 @@ func (s *Stage) wakeAll() {
 
 // Assigned takes over a partition: epoch, dead and waiting deliveries. It is
 // the bus's hook, called before the partition's first record.
-func (s *Stage) Assigned(ctx context.Context, topic string, partition int32) error {
-	s.Revoked(topic, partition) // nothing, unless the bus forgot to
+func (s *Stage) Assigned(ctx context.Context, _ string, partition int32) error {
 	epoch, err := s.ledger.Acquire(ctx, submission.StageDelivery, partition)
 	if err != nil {
 		return err
 	}
 	l := newLane(s, partition, epoch)
 	if err := l.rebuild(ctx); err != nil {
-		l.giveUp()
+		l.cancel()
 		return err
 	}
 	s.mu.Lock()
@@ -200,6 +199,22 @@ func (s *Stage) Assigned(ctx context.Context, topic string, partition int32) err
 	return nil
 }
 
+// Owns is the bus's question before a commit: whether all that was recorded for
+// the partition took effect.
+func (s *Stage) Owns(ctx context.Context, _ string, partition int32) (bool, error) {
+	l := s.lane(partition)
+	if l == nil || l.lost.Load() {
+		return false, nil
+	}
+	return s.ledger.Owns(ctx, submission.StageDelivery, partition, l.epoch)
+}
+
+func (s *Stage) lane(partition int32) *lane {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lanes[partition]
+}
+
 // Revoked gives a partition up; it returns when nothing of it is under way.
 func (s *Stage) Revoked(_ string, partition int32) {
 	s.mu.Lock()
@@ -207,46 +222,37 @@ func (s *Stage) Revoked(_ string, partition int32) {
 	delete(s.lanes, partition)
 	s.mu.Unlock()
 	if l != nil {
-		l.giveUp()
 		l.stop()
-		l.retakes.Wait()
 	}
 }
 
-// retakeAfter gives the group the time to revoke a partition from an owner that
-// was superseded rightly.
-const retakeAfter = 3 * time.Second
+// Key is the bus's ordering key for the deliveries topic: order is kept by case
+// and destination (P3), so what a case sends elsewhere need not wait.
+func Key(r *bus.Record) string {
+	return string(r.Key) + "/" + r.Headers[submission.HeaderDestination]
+}
 
-// retake acquires a partition again that is ours and was taken by an owner who
-// had lost it.
-func (s *Stage) retake(l *lane) {
-	l.stop()
-	for pause := s.retakeAfter; ; pause = min(2*pause, time.Minute) {
-		t := time.NewTimer(pause)
-		select {
-		case <-l.held.Done():
-			t.Stop()
-			return
-		case <-t.C:
-		}
-		epoch, err := s.ledger.Acquire(l.held, submission.StageDelivery, l.partition)
-		if err != nil {
-			continue
-		}
-		next := l.successor(epoch)
-		if err := next.rebuild(l.held); err != nil {
-			next.cancel()
-			continue
-		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.lanes[l.partition] == l {
-			s.lanes[l.partition] = next
-			next.start()
-			s.logger.Info("partition taken back", "partition", l.partition, "epoch", epoch)
-		}
-		return
+// Spill parks records of a case and destination that would fill a partition's
+// window behind one of theirs that is in work. It is the bus's hook.
+func (s *Stage) Spill(ctx context.Context, inWork *bus.Record, recs []*bus.Record) []error {
+	errs := make([]error, len(recs))
+	l := s.lane(inWork.Partition)
+	if l == nil {
+		errs[0] = errLost
+	} else {
+		errs[0] = l.holdFor(ctx, inWork)
 	}
+	for i, rec := range recs {
+		switch {
+		case errs[0] != nil:
+			errs[i] = errs[0]
+		case i > 0 && errs[i-1] != nil:
+			errs[i] = errs[i-1]
+		default:
+			errs[i] = l.spill(ctx, rec)
+		}
+	}
+	return errs
 }
 
 // Handle is the watermill handler of the deliveries topic. An error means: not
@@ -256,9 +262,7 @@ func (s *Stage) Handle(msg *message.Message) error {
 	if !ok {
 		return errors.New("a message that does not come from the bus")
 	}
-	s.mu.Lock()
-	l := s.lanes[rec.Partition]
-	s.mu.Unlock()
+	l := s.lane(rec.Partition)
 	if l == nil {
 		return fault.New(fault.Cancelled, fault.ReasonCancelled, "partition %d is no longer ours", rec.Partition)
 	}

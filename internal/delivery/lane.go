@@ -24,16 +24,11 @@ type lane struct {
 	partition int32
 	epoch     int64
 
-	// held ends when the partition is given up; ctx ends when the lane does,
-	// which may be earlier: another lane under a higher epoch may follow it.
-	held    context.Context
-	giveUp  context.CancelFunc
-	ctx     context.Context
-	cancel  context.CancelFunc
-	wake    chan struct{}
-	wg      sync.WaitGroup
-	retakes *sync.WaitGroup
-	lost    atomic.Bool // another owner has begun; nothing we record takes effect
+	ctx    context.Context // ends when the partition is given up
+	cancel context.CancelFunc
+	wake   chan struct{}
+	wg     sync.WaitGroup
+	lost   atomic.Bool // another owner has begun; nothing we record takes effect
 
 	mu        sync.Mutex
 	q         *queue
@@ -47,26 +42,17 @@ var (
 )
 
 func newLane(s *Stage, partition int32, epoch int64) *lane {
-	held, giveUp := context.WithCancel(context.Background())
-	return (&lane{stage: s, partition: partition, held: held, giveUp: giveUp, retakes: &sync.WaitGroup{}}).successor(epoch)
+	ctx, cancel := context.WithCancel(context.Background())
+	return &lane{stage: s, partition: partition, epoch: epoch, ctx: ctx, cancel: cancel, wake: make(chan struct{}, 1), q: newQueue(), committed: -1}
 }
 
-// successor is a lane for the same partition under another epoch.
-func (l *lane) successor(epoch int64) *lane {
-	ctx, cancel := context.WithCancel(l.held)
-	return &lane{stage: l.stage, partition: l.partition, epoch: epoch, held: l.held, giveUp: l.giveUp, retakes: l.retakes,
-		ctx: ctx, cancel: cancel, wake: make(chan struct{}, 1), q: newQueue(), committed: -1}
-}
-
-// superseded is told when another owner turns out to have begun. Where the
-// partition is ours nevertheless (the other one has lost it by now), it is
-// taken back after a while; else it is revoked before that.
+// superseded is told when another owner turns out to have begun. The lane does
+// nothing more. Where the partition is ours nevertheless (the other one has lost
+// it by now), the bus lets it be taken over again.
 func (l *lane) superseded() {
-	if l.lost.Swap(true) {
-		return
+	if !l.lost.Swap(true) {
+		l.stage.logger.Warn("another owner of the partition has begun", "partition", l.partition, "epoch", l.epoch)
 	}
-	l.stage.logger.Warn("another owner of the partition has begun", "partition", l.partition, "epoch", l.epoch)
-	l.retakes.Go(func() { l.stage.retake(l) })
 }
 
 // tell appends events in the lane's name.
@@ -120,7 +106,7 @@ func (l *lane) rebuild(ctx context.Context) error {
 		}
 		l.q.moved(e, r.Offset)
 		l.q.put(e)
-		return nil
+		return l.expect(ctx, r, m)
 	})
 	if err != nil {
 		return fmt.Errorf("reading what waits in partition %d: %w", l.partition, err)
@@ -140,6 +126,24 @@ func (l *lane) rebuild(ctx context.Context) error {
 		e := newEntry(m)
 		e.dead = true
 		l.q.put(e)
+	}
+	return nil
+}
+
+// expect holds a case for the delivery that a waiting one was parked behind
+// while it was being attempted. Where its outcome is not recorded, its record
+// was not acknowledged either: it comes again, and has to go first.
+func (l *lane) expect(ctx context.Context, waiting *bus.Record, m submission.DeliveryMeta) error {
+	b, ok := parseBehind(waiting.Headers[headerBehind])
+	if !ok || l.q.byID[b.delivery] != nil {
+		return nil
+	}
+	acct, err := l.stage.ledger.Account(ctx, b.submission)
+	if err != nil {
+		return err
+	}
+	if d := acct.Delivery(b.delivery); d != nil && d.State == submission.InFlight {
+		l.q.put(&entry{id: b.delivery, sub: b.submission, key: keyOf(m), order: b.order, offset: noOffset, running: true, fresh: true, record: b.record})
 	}
 	return nil
 }
@@ -334,7 +338,54 @@ func (l *lane) later(e *entry) {
 }
 
 // handle takes one record of the deliveries topic.
-func (l *lane) handle(ctx context.Context, rec *bus.Record) error {
+func (l *lane) handle(ctx context.Context, rec *bus.Record) error { return l.take(ctx, rec, false) }
+
+// spill takes one that may not be attempted now.
+func (l *lane) spill(ctx context.Context, rec *bus.Record) error { return l.take(ctx, rec, true) }
+
+// holdFor lets a record that is in the bus's hands hold its case, though it may
+// not have been taken yet: what is parked behind it must not be attempted first.
+func (l *lane) holdFor(ctx context.Context, rec *bus.Record) error {
+	m, err := submission.ParseDeliveryMeta(rec.Headers)
+	if err != nil || rec.Headers[submission.HeaderType] == submission.TypeControl {
+		return nil // it will be attempted by nobody
+	}
+	open := func() (bool, error) {
+		acct, err := l.account(ctx, m)
+		if err != nil {
+			return false, err
+		}
+		d := acct.Delivery(m.DeliveryID)
+		return d != nil && d.State == submission.InFlight && d.Revision == m.Revision && acct.DecisionID == m.Decision, nil
+	}
+	known := func() bool { return l.q.byID[m.DeliveryID] != nil }
+	l.mu.Lock()
+	if known() {
+		l.mu.Unlock()
+		return nil
+	}
+	l.mu.Unlock()
+	if is, err := open(); err != nil || !is {
+		return err
+	}
+	l.mu.Lock()
+	if known() {
+		l.mu.Unlock()
+		return nil
+	}
+	e := newEntry(m)
+	e.fresh, e.running, e.record = true, true, rec.Offset
+	l.q.put(e)
+	l.mu.Unlock()
+	// It may have been taken and settled between the two looks.
+	if is, err := open(); err != nil || !is {
+		l.finish(e)
+		return err
+	}
+	return nil
+}
+
+func (l *lane) take(ctx context.Context, rec *bus.Record, spill bool) error {
 	s := l.stage
 	if l.lost.Load() {
 		return errLost
@@ -365,14 +416,22 @@ func (l *lane) handle(ctx context.Context, rec *bus.Record) error {
 
 	l.mu.Lock()
 	e := l.q.byID[m.DeliveryID]
+	// A record that could not be settled before comes again as what it was.
+	again := e != nil && e.fresh && e.record == rec.Offset
 	switch {
-	case e != nil && e.running:
+	case e != nil && e.running && !again:
 		l.mu.Unlock()
 		if !redrive {
 			return nil // a repeat
 		}
 		return errAgain
 	case d.State == submission.InFlight:
+		if e == nil {
+			// It holds its case from now on: what is spilled behind it must not
+			// be attempted before it.
+			e = newEntry(m)
+			e.fresh, e.record = true, rec.Offset
+		}
 	case d.State == submission.Dead && redrive && wanted == d.Redrives+1:
 		m.Redrives = wanted
 		if e == nil {
@@ -390,7 +449,7 @@ func (l *lane) handle(ctx context.Context, rec *bus.Record) error {
 		l.mu.Unlock()
 		l.finish(e)
 		return nil // a repeat
-	case e != nil && !e.dead:
+	case e != nil && !e.dead && !again:
 		l.mu.Unlock()
 		return nil // a repeat: it waits in the waiting topic
 	default:
@@ -399,13 +458,11 @@ func (l *lane) handle(ctx context.Context, rec *bus.Record) error {
 		l.mu.Unlock()
 		return l.waitAgain(ctx, m, rec.Value, e, d)
 	}
-	if e != nil {
-		e.running = true
-		l.q.put(e)
-	}
-	blocked := l.q.blocked(keyOf(m), e)
+	e.running = true
+	l.q.put(e)
+	blocked := l.q.blocked(e)
 	l.mu.Unlock()
-	if blocked {
+	if blocked || spill {
 		return l.wait(ctx, m, rec.Value, e, fault.ReasonBehindCase, "parked behind an earlier submission of its case")
 	}
 	dest, g, ok := s.destination(m.Destination)
@@ -453,6 +510,9 @@ func (l *lane) release(e *entry) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if e.fresh {
+		return // it comes again, and holds its case until then
+	}
 	e.running = false
 	l.q.put(e)
 	l.nudge()
@@ -462,7 +522,7 @@ func (l *lane) release(e *entry) {
 func (l *lane) dies(e *entry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	e.offset, e.dead, e.running = noOffset, true, false
+	e.offset, e.dead, e.running, e.fresh = noOffset, true, false, false
 	l.q.put(e)
 }
 
@@ -587,6 +647,13 @@ func (l *lane) park(ctx context.Context, m submission.DeliveryMeta, value []byte
 	redriven := m.Instruction
 	m.Instruction = nil
 	rec := l.copyOf(TopicWait, m, value)
+	if e != nil {
+		l.mu.Lock()
+		if b, ok := l.q.behind(e); ok {
+			rec.Headers[headerBehind] = b.String()
+		}
+		l.mu.Unlock()
+	}
 	if err := l.stage.log.Append(ctx, rec); err != nil {
 		l.stage.metrics.unwritten.Inc()
 		if f := fault.Of(err); f.Reason == fault.ReasonTooLarge {
@@ -615,7 +682,7 @@ func (l *lane) park(ctx context.Context, m submission.DeliveryMeta, value []byte
 		e = newEntry(m)
 	}
 	l.q.moved(e, rec.Offset)
-	e.due, e.dead, e.running = m.DueAt, false, false
+	e.due, e.dead, e.running, e.fresh = m.DueAt, false, false, false
 	l.q.put(e)
 	l.nudge()
 	return nil

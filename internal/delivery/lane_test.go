@@ -231,6 +231,7 @@ type history struct {
 	troubles []byte         // of each append: f fails, d in doubt
 	gaps     []int          // seconds between arrivals
 	restarts []int          // after how many arrivals
+	share    int            // of one case and destination behind the one in work, before the rest is spilled; 0: never
 }
 
 func (h *history) run() error {
@@ -302,47 +303,76 @@ func (h *history) run() error {
 	}
 	defer func() { cancel(); stage.Revoked(Topic, 0); synctest.Wait() }()
 
-	// The bus: of one case a record at a time, again until it is acknowledged;
-	// after a restart what was not acknowledged comes again, in order.
-	queues := map[int][]*bus.Record{}
+	// The bus: of one case and destination a record at a time, again until it is
+	// acknowledged, what goes beyond its share spilled meanwhile; after a restart
+	// what was not acknowledged comes again, in order.
+	type key [2]int
+	queues := map[key][]*bus.Record{}
 	var workers sync.WaitGroup
 	wctx, stop := context.WithCancel(ctx)
 	defer func() { stop(); workers.Wait() }()
 	renew := func() { wctx, stop = context.WithCancel(ctx) }
-	busy := map[int]bool{}
-	var pump func(c int)
-	pump = func(c int) { // mu is held
-		if busy[c] || len(queues[c]) == 0 || wctx.Err() != nil {
-			return
-		}
-		busy[c] = true
-		rec, life, s := queues[c][0], wctx, stage
+	busy, spilling, held := map[key]*bus.Record{}, map[key]bool{}, map[key]bool{}
+	var pump func(k key)
+	work := func(k key, life context.Context, recs []*bus.Record, inWork *bus.Record, done func()) {
+		s := stage
 		workers.Go(func() {
-			s.mu.Lock()
-			l := s.lanes[0]
-			s.mu.Unlock()
-			err := errors.New("revoked")
-			if l != nil {
-				err = l.handle(life, rec)
+			var err error
+			for _, rec := range recs {
+				switch l := s.lane(0); {
+				case l == nil:
+					err = errors.New("revoked")
+				case inWork != nil:
+					err = s.Spill(life, inWork, []*bus.Record{rec})[0]
+				default:
+					err = l.handle(life, rec)
+				}
+				mu.Lock()
+				if err == nil {
+					queues[k] = slices.DeleteFunc(queues[k], func(r *bus.Record) bool { return r == rec })
+				}
+				mu.Unlock()
+				if err != nil {
+					break
+				}
 			}
+			mu.Lock()
+			defer mu.Unlock()
+			done()
 			if err != nil && life.Err() == nil {
+				held[k] = true
+				mu.Unlock()
 				t := time.NewTimer(100 * time.Millisecond)
 				select {
 				case <-t.C:
 				case <-life.Done():
 					t.Stop()
 				}
+				mu.Lock()
+				held[k] = false
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			busy[c] = false
-			if err == nil {
-				queues[c] = queues[c][1:]
-			}
-			pump(c)
+			pump(k)
 		})
 	}
+	pump = func(k key) { // mu is held
+		if spilling[k] || held[k] || wctx.Err() != nil {
+			return
+		}
+		at := busy[k]
+		rest := slices.DeleteFunc(slices.Clone(queues[k]), func(r *bus.Record) bool { return r == at })
+		switch {
+		case at != nil && h.share > 0 && len(rest) > h.share:
+			spilling[k] = true
+			work(k, wctx, rest, at, func() { spilling[k] = false })
+		case at == nil && len(rest) > 0:
+			busy[k] = rest[0]
+			work(k, wctx, rest[:1], nil, func() { busy[k] = nil })
+			pump(k)
+		}
+	}
 
+	written := int64(0)
+	offset := func() int64 { written++; return written - 1 }
 	var metas []submission.DeliveryMeta
 	for n, c := range h.cases {
 		time.Sleep(time.Duration(h.gaps[n]) * time.Second)
@@ -362,8 +392,9 @@ func (h *history) run() error {
 		mem.mu.Unlock()
 		mu.Lock()
 		number[id.String()] = n
-		queues[c] = append(queues[c], &bus.Record{Topic: Topic, Offset: int64(n), Key: []byte(m.CaseID.String()), Value: []byte("<x/>"), Headers: m.Headers(submission.TypeDelivery)})
-		pump(c)
+		k := key{c, h.dests[n]}
+		queues[k] = append(queues[k], &bus.Record{Topic: Topic, Offset: offset(), Key: []byte(m.CaseID.String()), Value: []byte("<x/>"), Headers: m.Headers(submission.TypeDelivery)})
+		pump(k)
 		mu.Unlock()
 		if slices.Contains(h.restarts, n) {
 			stop()
@@ -374,8 +405,8 @@ func (h *history) run() error {
 				return err
 			}
 			mu.Lock()
-			for c := range queues {
-				pump(c)
+			for k := range queues {
+				pump(k)
 			}
 			mu.Unlock()
 		}
@@ -407,8 +438,9 @@ func (h *history) run() error {
 				dm.Redrives, dm.Reason, dm.DueAt = d.Redrives+1, "", time.Time{}
 				dm.Instruction = &submission.Instruction{Kind: submission.InstructRedrive, Operator: "anna", At: time.Now()}
 				mu.Lock()
-				queues[h.cases[n]] = append(queues[h.cases[n]], &bus.Record{Topic: Topic, Key: rec.Key, Value: rec.Value, Headers: dm.Headers(submission.TypeDelivery)})
-				pump(h.cases[n])
+				k := key{h.cases[n], h.dests[n]}
+				queues[k] = append(queues[k], &bus.Record{Topic: Topic, Offset: offset(), Key: rec.Key, Value: rec.Value, Headers: dm.Headers(submission.TypeDelivery)})
+				pump(k)
 				mu.Unlock()
 			case d.State != submission.Delivered:
 				open = true
@@ -440,7 +472,7 @@ func (h *history) run() error {
 func TestLaneKeepsOrderAndLosesNothing(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		count := rapid.IntRange(1, 12).Draw(rt, "submissions")
-		h := &history{outcomes: map[int][]byte{}}
+		h := &history{outcomes: map[int][]byte{}, share: rapid.IntRange(0, 2).Draw(rt, "share")}
 		for n := range count {
 			h.cases = append(h.cases, rapid.IntRange(0, 3).Draw(rt, "case"))
 			h.dests = append(h.dests, rapid.IntRange(0, 1).Draw(rt, "destination"))

@@ -2,6 +2,8 @@ package delivery
 
 import (
 	"container/heap"
+	"fmt"
+	"slices"
 	"sort"
 	"time"
 
@@ -30,6 +32,8 @@ type entry struct {
 	offset  int64 // in the waiting topic; noOffset while it has no record there
 	dead    bool
 	running bool
+	fresh   bool  // running, and its record is the bus's, not the waiting topic's
+	record  int64 // offset of that record in the deliveries topic
 }
 
 const noOffset int64 = -1
@@ -55,9 +59,26 @@ func newQueue() *queue {
 	return &queue{byID: map[uuid.UUID]*entry{}, cases: map[caseKey][]*entry{}, ready: map[string]*heads{}, floors: map[*int64]struct{}{}}
 }
 
-// blocked says whether an unfinished delivery of the case other than e (nil: one
-// that is not queued) stands at its head and holds it back.
-func (q *queue) blocked(k caseKey, e *entry) bool { return len(q.cases[k]) > 0 && q.cases[k][0] != e }
+// blocked says whether another unfinished delivery of its case holds e back: one
+// that stands before it, or one that is being attempted.
+func (q *queue) blocked(e *entry) bool {
+	c := q.cases[e.key]
+	return c[0] != e || slices.ContainsFunc(c[1:], func(o *entry) bool { return o.running })
+}
+
+// behind names the delivery fresh from the bus that stands before e in its case,
+// if there is one.
+func (q *queue) behind(e *entry) (behind, bool) {
+	for _, o := range q.cases[e.key] {
+		if o == e {
+			break
+		}
+		if o.fresh {
+			return behind{submission: o.sub, delivery: o.id, order: o.order, record: o.record}, true
+		}
+	}
+	return behind{}, false
+}
 
 // put adds an entry or brings a changed one back into its place.
 func (q *queue) put(e *entry) {
@@ -179,4 +200,29 @@ func (h *heads) drop(k caseKey) {
 	if i, ok := h.at[k]; ok {
 		heap.Remove(h, i)
 	}
+}
+
+// headerBehind is the header of a waiting record that was parked behind a
+// delivery fresh from the bus: of that one only the account and the bus know.
+const headerBehind = "ce_behind"
+
+type behind struct {
+	submission, delivery uuid.UUID
+	order, record        int64
+}
+
+// String writes the header's value.
+func (b behind) String() string {
+	return fmt.Sprintf("%s %s %d %d", b.submission, b.delivery, b.order, b.record)
+}
+
+func parseBehind(text string) (b behind, ok bool) {
+	var sub, delivery string
+	if n, _ := fmt.Sscanf(text, "%s %s %d %d", &sub, &delivery, &b.order, &b.record); n != 4 {
+		return b, false
+	}
+	var err, other error
+	b.submission, err = uuid.Parse(sub)
+	b.delivery, other = uuid.Parse(delivery)
+	return b, err == nil && other == nil
 }

@@ -49,7 +49,7 @@ func (s *Stage) waiting() map[string]int {
 	for _, l := range lanes {
 		l.mu.Lock()
 		for _, e := range l.q.byID {
-			if !e.dead {
+			if !e.dead && !e.fresh {
 				counts[e.key.destination]++
 			}
 		}

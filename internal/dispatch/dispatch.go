@@ -11,13 +11,12 @@ package dispatch
 
 import (
 	"context"
-	"errors"
 	"log/slog"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -36,6 +35,11 @@ const (
 	Group           = "weiche-dispatch"
 )
 
+// BatchRecords is how many records are carried together at most. Beyond it the
+// appends weigh little beside the mapping, and the first of a batch would wait
+// for the last.
+const BatchRecords = 64
+
 // Log is what the stage needs of the bus.
 type Log interface {
 	Append(ctx context.Context, recs ...*bus.Record) error
@@ -44,6 +48,8 @@ type Log interface {
 // Ledger is the account the stage reads and writes.
 type Ledger interface {
 	Acquire(ctx context.Context, stage submission.Stage, partition int32) (epoch int64, err error)
+	// Owns says whether the epoch is the newest, by all that stood in the log.
+	Owns(ctx context.Context, stage submission.Stage, partition int32, epoch int64) (bool, error)
 	Account(ctx context.Context, id uuid.UUID) (*submission.Account, error)
 	// Append fails with status.ErrSuperseded where another owner has begun.
 	Append(ctx context.Context, partition int32, evs ...submission.Event) error
@@ -99,15 +105,13 @@ type Stage struct {
 
 	catalogue atomic.Pointer[Catalogue]
 	mu        sync.Mutex
-	owned     map[int32]*ownership
-
-	retakeAfter time.Duration
+	owned     map[int32]int64 // partition → epoch
 }
 
 // New makes the stage; SetCatalogue comes before the first record.
 func New(log Log, ledger Ledger, payload Payload, logger *slog.Logger, reg prometheus.Registerer, now func() time.Time) *Stage {
 	return &Stage{log: log, ledger: ledger, payload: payload, logger: logger, now: now,
-		metrics: newMetrics(reg), owned: map[int32]*ownership{}, retakeAfter: retakeAfter}
+		metrics: newMetrics(reg), owned: map[int32]int64{}}
 }
 
 // SetCatalogue replaces rules, mappings and portals as a whole. Records under
@@ -116,55 +120,78 @@ func (s *Stage) SetCatalogue(c Catalogue) { s.catalogue.Store(&c) }
 
 // Assigned takes over a partition. It is the bus's hook, called before the
 // partition's first record.
-func (s *Stage) Assigned(ctx context.Context, topic string, partition int32) error {
-	s.Revoked(topic, partition) // nothing, unless the bus forgot to
+func (s *Stage) Assigned(ctx context.Context, _ string, partition int32) error {
 	epoch, err := s.ledger.Acquire(ctx, submission.StageDispatch, partition)
 	if err != nil {
 		return err
 	}
-	o := &ownership{partition: partition}
-	o.held, o.giveUp = context.WithCancel(context.Background())
-	o.epoch.Store(epoch)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.owned[partition] = o
+	s.owned[partition] = epoch
 	return nil
+}
+
+// Owns is the bus's question before a commit: whether all that was recorded for
+// the partition took effect.
+func (s *Stage) Owns(ctx context.Context, _ string, partition int32) (bool, error) {
+	epoch, ok := s.epoch(partition)
+	if !ok {
+		return false, nil
+	}
+	return s.ledger.Owns(ctx, submission.StageDispatch, partition, epoch)
 }
 
 // Revoked gives a partition up.
 func (s *Stage) Revoked(_ string, partition int32) {
 	s.mu.Lock()
-	o := s.owned[partition]
+	defer s.mu.Unlock()
 	delete(s.owned, partition)
-	s.mu.Unlock()
-	if o != nil {
-		o.giveUp()
-		o.retakes.Wait()
-	}
 }
 
-// Handle is the watermill handler of the submissions topic. An error means: not
-// acknowledged, the bus brings the record again.
-func (s *Stage) Handle(msg *message.Message) error {
-	rec, ok := bus.RecordOf(msg)
-	if !ok {
-		return errors.New("a message that does not come from the bus")
-	}
+// Owned returns the partitions this process dispatches for, with the epoch it
+// owns each under.
+func (s *Stage) Owned() map[int32]int64 {
 	s.mu.Lock()
-	own := s.owned[rec.Partition]
-	s.mu.Unlock()
-	if own == nil || own.lost.Load() {
-		return fault.New(fault.Cancelled, fault.ReasonCancelled, "partition %d is no longer ours", rec.Partition)
-	}
+	defer s.mu.Unlock()
+	return maps.Clone(s.owned)
+}
+
+func (s *Stage) epoch(partition int32) (int64, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.owned[partition]
+	return e, ok
+}
+
+// Handle is the bus's batch handler for the submissions topic. A record with an
+// error is not acknowledged, the bus brings it again.
+func (s *Stage) Handle(ctx context.Context, recs []*bus.Record) []error {
 	began := s.now()
-	w := work{Stage: s, rec: rec, own: own, epoch: own.epoch.Load(), cat: *s.catalogue.Load()}
-	err := w.run(msg.Context())
-	if err != nil {
-		if f := fault.Of(err); f.Class != fault.Cancelled {
-			s.logger.Warn("submission record not acknowledged, it will come again", "partition", rec.Partition, "offset", rec.Offset, "reason", f.Reason, "error", f.Error())
+	b := &batch{Stage: s, partition: recs[0].Partition, cat: *s.catalogue.Load(), errs: make([]error, len(recs)), failed: map[string]error{}}
+	var ok bool
+	if b.epoch, ok = s.epoch(b.partition); !ok {
+		for i := range b.errs {
+			b.errs[i] = fault.New(fault.Cancelled, fault.ReasonCancelled, "partition %d is no longer ours", b.partition)
 		}
-		return err
+		return b.errs
 	}
-	s.metrics.seconds.Observe(s.now().Sub(began).Seconds())
-	return nil
+	b.run(ctx, recs)
+	took := s.now().Sub(began).Seconds()
+	refused, first := 0, -1
+	for i, err := range b.errs {
+		switch {
+		case err == nil:
+			s.metrics.seconds.Observe(took)
+		case fault.Of(err).Class != fault.Cancelled:
+			if refused++; first < 0 {
+				first = i
+			}
+		}
+	}
+	if refused > 0 {
+		f := fault.Of(b.errs[first])
+		s.logger.Warn("submission records not acknowledged, they will come again", "records", refused, "partition", b.partition,
+			"first_offset", recs[first].Offset, "reason", f.Reason, "error", f.Error())
+	}
+	return b.errs
 }

@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill"
-	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -109,6 +107,7 @@ func (b *book) rules(t *testing.T, land submission.Land, hash string, regions ma
 type hurt struct {
 	mu     sync.Mutex
 	append func(topic string) error
+	record func(rec *bus.Record) error
 	told   func(ev submission.Event) error
 }
 
@@ -121,11 +120,16 @@ type hurtLog struct {
 
 func (l hurtLog) Append(ctx context.Context, recs ...*bus.Record) error {
 	l.mu.Lock()
-	f := l.append
+	f, g := l.append, l.record
 	l.mu.Unlock()
-	if f != nil {
-		for _, r := range recs {
+	for _, r := range recs {
+		if f != nil {
 			if err := f(r.Topic); err != nil {
+				return err
+			}
+		}
+		if g != nil {
+			if err := g(r); err != nil {
 				return err
 			}
 		}
@@ -234,6 +238,7 @@ type rig struct {
 	sealed sealed
 	hurt   *hurt
 	log    *locked
+	end    func() // of consuming
 	stop   func()
 }
 
@@ -281,8 +286,8 @@ func (r *rig) open() {
 	projector := status.NewProjector(r.store, status.Options{Log: r.bus, Logger: quiet})
 	r.ledger = status.NewLedger(r.store, r.bus, nil)
 	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() { _ = projector.Run(ctx) })
+	var wg, projecting sync.WaitGroup
+	projecting.Go(func() { _ = projector.Run(ctx) })
 	keeper, err := seal.Open(filepath.Join(r.dir, "keys"), nil, keyLog{r.bus})
 	must(t, err)
 	fs, err := blob.OpenFS(filepath.Join(r.dir, "blobs"))
@@ -290,19 +295,19 @@ func (r *rig) open() {
 	r.sealed = sealed{keeper, blob.NewVault(fs, 0)}
 
 	r.stage = New(hurtLog{r.bus, r.hurt}, hurtLedger{r.ledger, r.hurt}, r.sealed, logger, prometheus.NewRegistry(), time.Now)
-	r.stage.retakeAfter = 50 * time.Millisecond
 	r.stage.SetCatalogue(r.book)
-	sub, err := r.bus.Subscriber(bus.Group{Name: Group, Topics: []string{Topic}, Assigned: r.stage.Assigned, Revoked: r.stage.Revoked})
-	must(t, err)
-	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: 20 * time.Second}, watermill.NopLogger{})
-	must(t, err)
-	router.AddConsumerHandler("dispatch", Topic, sub, r.stage.Handle)
-	wg.Go(func() { _ = router.Run(context.Background()) })
-	<-router.Running()
+	consuming, end := context.WithCancel(context.Background())
+	r.end = func() { end(); wg.Wait() }
+	wg.Go(func() {
+		err := r.bus.Consume(consuming, bus.Group{Name: Group, Topics: []string{Topic}, Assigned: r.stage.Assigned, Revoked: r.stage.Revoked, Owns: r.stage.Owns}, Topic, r.stage.Handle)
+		if err != nil {
+			t.Error(err)
+		}
+	})
 	r.stop = sync.OnceFunc(func() {
-		_ = router.Close()
+		r.end()
 		cancel()
-		wg.Wait()
+		projecting.Wait()
 		_ = r.store.Close()
 		_ = r.bus.Close()
 		_ = fs.Close()

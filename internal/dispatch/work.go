@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"runtime/debug"
@@ -19,32 +18,34 @@ import (
 	"weiche/internal/bus"
 	"weiche/internal/fault"
 	"weiche/internal/routing"
-	"weiche/internal/status"
 	"weiche/internal/submission"
 )
 
-// work is one record on its way through the stage.
+// work is one record on its way through the stage. It is planned first: what has
+// to be written for it is worked out without writing anything. The batch writes
+// for all its works together.
 type work struct {
-	*Stage
+	*batch
+	index int // in the batch
 	rec   *bus.Record
-	own   *ownership
-	epoch int64
-	cat   Catalogue
 	meta  submission.Meta
 	acct  *submission.Account
+
+	held       *bus.Record        // a copy to keep: unassigned, or a dead letter
+	events     []submission.Event // the last one names where the copy lies
+	deliveries []*bus.Record
+	done       func() // counts and logs, once all is written
 }
 
-// run carries the record through. Nothing is acknowledged unless everything
-// that it leads to is appended.
-func (w *work) run(ctx context.Context) (err error) {
-	if w.meta, err = submission.ParseMeta(w.rec.Headers); err != nil {
-		return w.undecodable(ctx, err)
-	}
+// plan works out what the record leads to. An error means that it has to come
+// again.
+func (w *work) plan(ctx context.Context) (err error) {
 	if w.acct, err = w.ledger.Account(ctx, w.meta.ID); err != nil {
 		return err
 	}
 	if w.rec.Headers[submission.HeaderType] == submission.TypeControl {
-		return w.control(ctx)
+		w.control()
+		return nil
 	}
 	if w.acct.State.Final() {
 		// An operator closed it before this order's turn came, or it is a repeat.
@@ -85,7 +86,8 @@ func (w *work) decide(ctx context.Context) error {
 	m := w.meta
 	rules, ok := w.cat.Rules(m.Land)
 	if !ok {
-		return w.hold(ctx, fault.ReasonConfigBroken, "the configuration of Land "+string(m.Land)+" is missing or refused at the moment; mend it and redrive")
+		w.hold(fault.ReasonConfigBroken, "the configuration of Land "+string(m.Land)+" is missing or refused at the moment; mend it and redrive")
+		return nil
 	}
 	facts := routing.Facts{Service: m.Service, Region: m.Region, Land: m.Land, Test: m.Test, At: m.AcceptedAt}
 	if i := m.Instruction; i != nil {
@@ -93,7 +95,8 @@ func (w *work) decide(ctx context.Context) error {
 	}
 	out := rules.Table.Decide(facts)
 	if out.Reason != "" {
-		return w.hold(ctx, out.Reason, held(out))
+		w.hold(out.Reason, held(out))
+		return nil
 	}
 	d := &submission.Decision{Authority: out.Authority, Rule: out.Rule, ConfigHash: rules.Hash, At: facts.At}
 	if m.Revision > 1 {
@@ -116,54 +119,34 @@ func (w *work) decide(ctx context.Context) error {
 	return w.deliver(ctx, d, ev.ID, &ev)
 }
 
-// deliver maps, validates, records the decision (where it is new) and appends
-// the deliveries.
+// deliver maps and validates; the decision is recorded where it is new, before
+// its deliveries are appended.
 func (w *work) deliver(ctx context.Context, d *submission.Decision, decisionID uuid.UUID, decided *submission.Event) error {
 	m := w.meta
-	records := make([]*bus.Record, 0, len(d.Deliveries))
 	for _, p := range d.Deliveries {
 		value, err := w.message(ctx, d, p)
 		if f := fault.Of(err); f != nil {
 			if f.Class == fault.Permanent {
-				return w.bury(ctx, f)
+				w.bury(f)
+				return nil
 			}
 			return f
 		}
 		dm := submission.DeliveryMeta{Meta: m, DeliveryID: p.ID, Destination: p.Destination, Adapter: p.Adapter, Format: p.Format,
 			AuthorityID: d.Authority.ID, Decision: decisionID, Order: w.rec.Offset}
 		dm.Instruction = nil
-		records = append(records, &bus.Record{Topic: TopicDeliveries, Partition: w.rec.Partition, Key: []byte(m.CaseID.String()),
+		w.deliveries = append(w.deliveries, &bus.Record{Topic: TopicDeliveries, Partition: w.rec.Partition, Key: []byte(m.CaseID.String()),
 			Value: value, Headers: dm.Headers(submission.TypeDelivery), Time: w.now()})
-	}
-	if decided != nil {
-		if err := w.tell(ctx, append(w.preface(), *decided)...); err != nil {
-			return err
-		}
-		w.metrics.decided.WithLabelValues(string(m.Land), string(m.Service)).Inc()
 	}
 	// The largest goes first, alone: where a message is too large for a record,
 	// none has been handed over, and the submission can still go to the dead
 	// letters as a whole.
-	slices.SortStableFunc(records, func(a, b *bus.Record) int { return len(b.Value) - len(a.Value) })
-	if err := w.log.Append(ctx, records[0]); err != nil {
-		if f := fault.Of(err); f.Reason == fault.ReasonTooLarge {
-			return w.bury(ctx, fault.Wrap(err, fault.Permanent, fault.ReasonTooLarge, "the message is too large for a record"))
-		}
-		return err
+	slices.SortStableFunc(w.deliveries, func(a, b *bus.Record) int { return len(b.Value) - len(a.Value) })
+	if decided != nil {
+		w.events = append(w.preface(), *decided)
+		w.done = func() { w.metrics.decided.WithLabelValues(string(m.Land), string(m.Service)).Inc() }
 	}
-	if len(records) == 1 {
-		return nil
-	}
-	return w.log.Append(ctx, records[1:]...)
-}
-
-// tell appends events in the stage's name.
-func (w *work) tell(ctx context.Context, evs ...submission.Event) error {
-	err := w.ledger.Append(ctx, w.rec.Partition, evs...)
-	if errors.Is(err, status.ErrSuperseded) && w.own.epoch.Load() == w.epoch {
-		w.superseded(w.own)
-	}
-	return err
+	return nil
 }
 
 // message opens, maps and seals. One form must not stop the others: a panic is
@@ -216,42 +199,36 @@ func held(o routing.Outcome) string {
 
 // hold keeps a submission that no authority, or more than one, is responsible
 // for. It is never dropped and never refused after acceptance.
-func (w *work) hold(ctx context.Context, why fault.Reason, detail string) error {
+func (w *work) hold(why fault.Reason, detail string) {
 	ev := w.event(submission.EventUnassigned, strconv.Itoa(w.meta.Revision))
 	ev.Reason, ev.Detail = string(why), detail
-	if err := w.keep(ctx, TopicUnassigned, &ev); err != nil {
-		return err
+	w.keep(TopicUnassigned, ev)
+	w.done = func() {
+		w.metrics.unassigned.WithLabelValues(string(w.meta.Land), string(w.meta.Service), string(why)).Inc()
+		w.logger.Warn("submission held for an operator", "submission", w.meta.ID, "land", w.meta.Land, "service", w.meta.Service, "region", w.meta.Region, "reason", why)
 	}
-	w.metrics.unassigned.WithLabelValues(string(w.meta.Land), string(w.meta.Service), string(why)).Inc()
-	w.logger.Warn("submission held for an operator", "submission", w.meta.ID, "land", w.meta.Land, "service", w.meta.Service, "region", w.meta.Region, "reason", why)
-	return nil
 }
 
 // bury sends a submission that cannot be mapped or validated to the dead
 // letters. Mending the mapping and redriving makes it well.
-func (w *work) bury(ctx context.Context, f *fault.Error) error {
+func (w *work) bury(f *fault.Error) {
 	ev := w.event(submission.EventDead, strconv.Itoa(w.meta.Revision))
 	ev.Reason, ev.Class, ev.Detail = string(f.Reason), f.Class.String(), f.Detail
-	if err := w.keep(ctx, TopicDead, &ev); err != nil {
-		return err
+	w.keep(TopicDead, ev)
+	w.done = func() {
+		w.metrics.dead.WithLabelValues(string(w.meta.Land), string(w.meta.Service), string(f.Reason)).Inc()
+		w.logger.Error("submission went to the dead letters", "submission", w.meta.ID, "land", w.meta.Land, "service", w.meta.Service, "reason", f.Reason, "detail", f.Detail)
 	}
-	w.metrics.dead.WithLabelValues(string(w.meta.Land), string(w.meta.Service), string(f.Reason)).Inc()
-	w.logger.Error("submission went to the dead letters", "submission", w.meta.ID, "land", w.meta.Land, "service", w.meta.Service, "reason", f.Reason, "detail", f.Detail)
-	return nil
 }
 
-// keep copies the record to the topic that holds it, then tells.
-func (w *work) keep(ctx context.Context, topic string, ev *submission.Event) error {
+// keep plans a copy of the record in the topic that holds it, and then the event.
+func (w *work) keep(topic string, ev submission.Event) {
 	m := w.meta
 	m.Instruction = nil
 	headers := m.Headers(submission.TypeSubmission)
 	headers["ce_reason"] = ev.Reason
-	held := &bus.Record{Topic: topic, Partition: w.rec.Partition, Key: []byte(m.CaseID.String()), Value: w.rec.Value, Headers: headers, Time: w.now()}
-	if err := w.log.Append(ctx, held); err != nil {
-		return err
-	}
-	ev.Held = &submission.Held{Topic: topic, Partition: held.Partition, Offset: held.Offset}
-	return w.tell(ctx, append(w.preface(), *ev)...)
+	w.held = &bus.Record{Topic: topic, Partition: w.rec.Partition, Key: []byte(m.CaseID.String()), Value: w.rec.Value, Headers: headers, Time: w.now()}
+	w.events, w.deliveries = append(w.preface(), ev), nil
 }
 
 // preface is what stands before the decision: the acceptance, copied from the
@@ -276,14 +253,14 @@ func (w *work) preface() []submission.Event {
 
 // control carries out an operator's order about a submission that dispatch
 // holds.
-func (w *work) control(ctx context.Context) error {
+func (w *work) control() {
 	i := w.meta.Instruction
 	if i == nil || i.Kind != submission.InstructClose || (w.acct.Own != submission.Unassigned && w.acct.Own != submission.Dead) {
-		return nil
+		return
 	}
 	ev := w.event(submission.EventClosed, strconv.Itoa(w.meta.Revision))
 	ev.Reason, ev.Operator, ev.Note = string(fault.ReasonOperator), i.Operator, i.Reason
-	return w.tell(ctx, ev)
+	w.events = []submission.Event{ev}
 }
 
 func (w *work) event(t submission.EventType, parts ...string) submission.Event {
@@ -295,21 +272,19 @@ func (w *work) event(t submission.EventType, parts ...string) submission.Event {
 }
 
 // undecodable passes a record nobody can read: to the dead letters, as it is.
-func (w *work) undecodable(ctx context.Context, cause error) error {
+func (w *work) undecodable(cause error) {
 	headers := maps.Clone(w.rec.Headers)
 	if headers == nil {
 		headers = map[string]string{}
 	}
 	headers["ce_reason"] = string(fault.ReasonUndecodable)
-	out := &bus.Record{Topic: TopicDead, Partition: w.rec.Partition, Key: w.rec.Key, Value: w.rec.Value, Headers: headers, Time: w.now()}
-	if err := w.log.Append(ctx, out); err != nil {
-		return err
-	}
-	w.logger.Error("a submission record that cannot be read went to the dead letters", "partition", w.rec.Partition, "offset", w.rec.Offset, "error", cause.Error())
-	return w.tell(ctx, submission.Event{
+	w.held = &bus.Record{Topic: TopicDead, Partition: w.rec.Partition, Key: w.rec.Key, Value: w.rec.Value, Headers: headers, Time: w.now()}
+	w.events = []submission.Event{{
 		ID:   submission.NewEventID(submission.EventRefused, uuid.Nil, w.rec.Topic, strconv.Itoa(int(w.rec.Partition)), strconv.FormatInt(w.rec.Offset, 10)),
 		Type: submission.EventRefused, At: w.now().UTC(), Stage: submission.StageDispatch, Epoch: w.epoch,
 		Reason: string(fault.ReasonUndecodable), Detail: cause.Error(),
-		Held: &submission.Held{Topic: TopicDead, Partition: out.Partition, Offset: out.Offset},
-	})
+	}}
+	w.done = func() {
+		w.logger.Error("a submission record that cannot be read went to the dead letters", "partition", w.rec.Partition, "offset", w.rec.Offset, "error", cause.Error())
+	}
 }
