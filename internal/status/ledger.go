@@ -1,10 +1,8 @@
 package status
 
 import (
+	"cmp"
 	"context"
-	"database/sql"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -39,9 +37,11 @@ type Ledger struct {
 
 	mu      sync.Mutex
 	pending map[uuid.UUID][]own
-	queues  map[int32][]place // by partition, about in order of offsets
+	queues  map[int32][]told // by partition, about in order of offsets
 	count   int
 	shrunk  chan struct{}
+
+	ends ends
 }
 
 type own struct {
@@ -50,7 +50,7 @@ type own struct {
 	event     submission.Event
 }
 
-type place struct {
+type told struct {
 	offset int64
 	id     uuid.UUID
 }
@@ -60,7 +60,8 @@ func NewLedger(store *Store, log Log, now func() time.Time) *Ledger {
 	if now == nil {
 		now = time.Now
 	}
-	l := &Ledger{store: store, log: log, now: now, pending: map[uuid.UUID][]own{}, queues: map[int32][]place{}, shrunk: make(chan struct{})}
+	l := &Ledger{store: store, log: log, now: now, pending: map[uuid.UUID][]own{}, queues: map[int32][]told{}, shrunk: make(chan struct{})}
+	l.ends.ask = func(ctx context.Context) (oldest, newest []int64, err error) { return log.Offsets(ctx, TopicEvents) }
 	store.progress.mu.Lock()
 	store.progress.watch = append(store.progress.watch, l.projected)
 	store.progress.mu.Unlock()
@@ -115,28 +116,19 @@ func (l *Ledger) Account(_ context.Context, id uuid.UUID) (*submission.Account, 
 	list := slices.Clone(l.pending[id])
 	l.mu.Unlock()
 
-	a := &submission.Account{}
-	var partition int32
-	var below int64
-	err := l.store.view(func(g *generation) error {
-		var raw []byte
-		err := g.readAccount.QueryRow(id.String()).Scan(&raw, &partition, &below)
-		if err != nil {
-			return err
-		}
-		return json.Unmarshal(raw, a)
-	})
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-	case err != nil:
+	e, err := l.store.entry(id, hasCopied)
+	if err != nil {
 		return nil, fault.Wrap(err, fault.Retryable, fault.ReasonStorage, "the status store cannot be read")
 	}
-	if !a.Copied {
-		*a = submission.Account{}
+	a := &submission.Account{}
+	if e == nil {
+		e = &entry{}
+	} else if e.acct.Copied {
+		a = e.acct.Clone()
 	}
-	slices.SortFunc(list, func(x, y own) int { return int(x.offset - y.offset) })
-	for _, o := range list {
-		if o.partition != partition || o.offset >= below {
+	slices.SortFunc(list, func(x, y own) int { return cmp.Compare(x.offset, y.offset) })
+	for i := range list {
+		if o := &list[i]; o.partition != e.partition || o.offset >= e.next {
 			a.Apply(clone(o.event))
 		}
 	}
@@ -166,8 +158,14 @@ func clone(e submission.Event) submission.Event {
 // or ErrSuperseded.
 func (l *Ledger) Append(ctx context.Context, partition int32, evs ...submission.Event) error {
 	recs := make([]*bus.Record, 0, len(evs))
-	for _, ev := range evs {
-		if ev.Epoch > 0 && l.store.epochOf(ev.Stage, partition).n > ev.Epoch {
+	var checked epochKey
+	var newest int64
+	for i := range evs {
+		ev := &evs[i]
+		if k := (epochKey{ev.Stage, partition}); k != checked {
+			checked, newest = k, l.store.epochOf(ev.Stage, partition).n
+		}
+		if ev.Epoch > 0 && newest > ev.Epoch {
 			return ErrSuperseded
 		}
 		r, err := record(partition, ev)
@@ -182,16 +180,17 @@ func (l *Ledger) Append(ctx context.Context, partition int32, evs ...submission.
 	if err := l.log.Append(ctx, recs...); err != nil {
 		return err
 	}
-	done := l.store.Progress(TopicEvents, partition)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for i, ev := range evs {
+	done := l.store.Progress(TopicEvents, partition)
+	for i := range evs {
+		ev := &evs[i]
 		// Where the projection was faster there is nothing to overlay.
 		if ev.Submission == uuid.Nil || done > recs[i].Offset {
 			continue
 		}
-		l.pending[ev.Submission] = append(l.pending[ev.Submission], own{partition, recs[i].Offset, ev})
-		l.queues[partition] = append(l.queues[partition], place{recs[i].Offset, ev.Submission})
+		l.pending[ev.Submission] = append(l.pending[ev.Submission], own{partition, recs[i].Offset, *ev})
+		l.queues[partition] = append(l.queues[partition], told{recs[i].Offset, ev.Submission})
 		l.count++
 	}
 	return nil
@@ -213,7 +212,7 @@ func (l *Ledger) room(ctx context.Context) error {
 	}
 }
 
-func record(partition int32, ev submission.Event) (*bus.Record, error) {
+func record(partition int32, ev *submission.Event) (*bus.Record, error) {
 	value, err := ev.Encode()
 	if err != nil {
 		return nil, fmt.Errorf("event %s: %w", ev.Type, err)
@@ -229,35 +228,44 @@ func record(partition int32, ev submission.Event) (*bus.Record, error) {
 // waits until everything in the partition is projected, writes an epoch one
 // above the last, waits until that is projected, and returns the epoch. Events
 // of the former owner take no effect from then on.
+//
+// Where somebody else took that number first it returns ErrSuperseded and does
+// not ask for another one: a caller that stood still in here past its group
+// session would take the partition from the owner that the group has chosen
+// since. Only a caller whose partition it still is may try again.
 func (l *Ledger) Acquire(ctx context.Context, stage submission.Stage, partition int32) (int64, error) {
-	for {
-		if err := l.CatchUp(ctx, partition); err != nil {
-			return 0, err
-		}
-		next := l.store.epochOf(stage, partition).n + 1
-		// Drawn, not derived: two who take the same number must be told apart.
-		id := uuid.New()
-		r, err := record(partition, submission.Event{ID: id, Type: submission.EventOwner, At: l.now().UTC(), Stage: stage, Epoch: next})
-		if err != nil {
-			return 0, err
-		}
-		if err := l.log.Append(ctx, r); err != nil {
-			return 0, err
-		}
-		failpoint.Hit("status.owner-told")
-		if err := l.store.progress.wait(ctx, map[source]int64{{TopicEvents, partition}: r.Offset + 1}); err != nil {
-			return 0, fault.Of(err)
-		}
-		if e := l.store.epochOf(stage, partition); e.owner == id.String() {
-			return e.n, nil
-		}
+	if err := l.CatchUp(ctx, partition); err != nil {
+		return 0, err
 	}
+	next := l.store.epochOf(stage, partition).n + 1
+	// Drawn, not derived: two who take the same number must be told apart.
+	id := uuid.New()
+	r, err := record(partition, &submission.Event{ID: id, Type: submission.EventOwner, At: l.now().UTC(), Stage: stage, Epoch: next})
+	if err != nil {
+		return 0, err
+	}
+	if err := l.log.Append(ctx, r); err != nil {
+		return 0, err
+	}
+	failpoint.Hit("status.owner-told")
+	if err := l.store.progress.wait(ctx, map[source]int64{{TopicEvents, partition}: r.Offset + 1}); err != nil {
+		return 0, fault.Of(err)
+	}
+	if e := l.store.epochOf(stage, partition); e.owner != id.String() {
+		return 0, ErrSuperseded
+	}
+	return next, nil
 }
 
 // Owns says whether epoch is still the newest of a stage's partition, by
 // everything that stood in the log when it was called. Then every event that
-// its owner had appended by then has taken effect.
+// its owner had appended by then has taken effect: epochs only rise. Many may
+// ask at once; one request to the brokers answers them all.
 func (l *Ledger) Owns(ctx context.Context, stage submission.Stage, partition int32, epoch int64) (bool, error) {
+	// What is known to be lost needs no question.
+	if l.store.epochOf(stage, partition).n > epoch {
+		return false, nil
+	}
 	if err := l.CatchUp(ctx, partition); err != nil {
 		return false, err
 	}
@@ -267,7 +275,7 @@ func (l *Ledger) Owns(ctx context.Context, stage submission.Stage, partition int
 // CatchUp returns when everything is projected that stood in the partition of
 // events when it was called.
 func (l *Ledger) CatchUp(ctx context.Context, partition int32) error {
-	oldest, newest, err := l.log.Offsets(ctx, TopicEvents)
+	oldest, newest, err := l.ends.now(ctx)
 	if err != nil {
 		return err
 	}

@@ -58,10 +58,6 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	scope := c.scope()
-	type offer struct {
-		land    submission.Land
-		service submission.Service
-	}
 	states := map[offer]map[submission.State]int{}
 	for land, services := range scope.Offers {
 		for _, s := range services {

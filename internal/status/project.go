@@ -2,9 +2,7 @@ package status
 
 import (
 	"context"
-	"crypto/sha256"
 	"database/sql"
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -43,9 +41,7 @@ type Verify func(jws string) ([]byte, error)
 func (s *Store) Project(ctx context.Context, verify Verify, recs ...*bus.Record) (Outcome, error) {
 	s.write.Lock()
 	defer s.write.Unlock()
-	s.mu.RLock()
-	g := s.active
-	s.mu.RUnlock()
+	g := s.activeGeneration()
 	out, err := s.project(ctx, g, verify, recs)
 	if err == nil {
 		s.progress.advance(g.offsets, g.epochs)
@@ -53,154 +49,139 @@ func (s *Store) Project(ctx context.Context, verify Verify, recs ...*bus.Record)
 	return out, err
 }
 
-func (s *Store) project(ctx context.Context, g *generation, verify Verify, recs []*bus.Record) (out Outcome, err error) {
+func (s *Store) project(ctx context.Context, g *generation, verify Verify, recs []*bus.Record) (Outcome, error) {
 	if ctx.Err() != nil {
-		return out, ctx.Err()
+		return Outcome{}, ctx.Err()
+	}
+	b := newBatch(g, verify)
+	if err := b.read(recs); err != nil {
+		return Outcome{}, fmt.Errorf("status store: %w", err)
 	}
 	tx, err := s.w.Begin()
 	if err != nil {
-		return out, fmt.Errorf("status store: %w", err)
+		return Outcome{}, fmt.Errorf("status store: %w", err)
 	}
-	b := &batch{g: g, tx: tx, verify: verify, accounts: map[uuid.UUID]*entry{}, stmts: map[*sql.Stmt]*sql.Stmt{},
-		offsets: maps.Clone(g.offsets), chains: maps.Clone(g.chains), epochs: maps.Clone(g.epochs), touched: map[source]bool{}}
-	for _, r := range recs {
-		if err = b.record(r); err != nil {
-			break
-		}
+	b.tx = tx
+	if err := b.run(); err != nil {
+		return Outcome{}, fmt.Errorf("status store: %w", errors.Join(err, tx.Rollback()))
 	}
-	if err == nil {
-		err = b.flush()
-	}
-	if err != nil {
-		return out, fmt.Errorf("status store: %w", errors.Join(err, tx.Rollback()))
-	}
-	if err = tx.Commit(); err != nil {
-		return out, fmt.Errorf("status store: %w", err)
+	if err := tx.Commit(); err != nil {
+		return Outcome{}, fmt.Errorf("status store: %w", err)
 	}
 	failpoint.Hit("status.projected")
-	g.offsets, g.chains, g.epochs = b.offsets, b.chains, b.epochs
+	b.publish()
 	return b.out, nil
 }
 
-// batch is one transaction of the projection.
+// batch is one transaction of the projection. It reads the records, finds the
+// accounts they are about, folds them in memory and writes once what became of
+// each account.
 type batch struct {
-	g        *generation
-	tx       *sql.Tx
-	stmts    map[*sql.Stmt]*sql.Stmt
-	verify   Verify
-	accounts map[uuid.UUID]*entry
-	offsets  map[source]int64
-	chains   map[int32][]byte
-	epochs   map[epochKey]epoch
-	touched  map[source]bool
-	out      Outcome
+	g      *generation
+	tx     *sql.Tx
+	stmts  map[*sql.Stmt]*sql.Stmt
+	verify Verify
+	out    Outcome
+
+	items    []item
+	works    map[uuid.UUID]*work
+	order    []*work // as they were met first
+	claims   map[uuid.UUID]int64
+	segments map[int32][]*segment
+
+	offsets map[source]int64
+	tips    map[int32]tip
+	epochs  map[epochKey]epoch
+	rows    int64
+	touched map[source]bool
 }
 
-// entry is one account in the batch, with what the tables say of it now.
-type entry struct {
-	acct       *submission.Account
-	partition  int32
-	dirty      bool
-	was        submission.State
-	deliveries map[uuid.UUID]submission.DeliveryAccount
+// item is a record that was read; id is what it is about.
+type item struct {
+	r     *bus.Record
+	id    uuid.UUID
+	event *submission.Event
+	meta  *submission.Meta
+	wrong string // why it cannot be read
 }
 
-func (b *batch) stmt(s *sql.Stmt) *sql.Stmt {
-	t := b.stmts[s]
-	if t == nil {
-		t = b.tx.Stmt(s)
-		b.stmts[s] = t
-	}
-	return t
+// work is one submission in the batch.
+type work struct {
+	id    uuid.UUID
+	was   *entry // as committed, nil where it has no row
+	now   entry
+	own   bool // now's account is ours to change
+	dirty bool
 }
 
-func (b *batch) exec(s *sql.Stmt, args ...any) error {
-	_, err := b.stmt(s).Exec(args...)
-	return err
+func newBatch(g *generation, verify Verify) *batch {
+	return &batch{g: g, verify: verify, stmts: map[*sql.Stmt]*sql.Stmt{}, works: map[uuid.UUID]*work{}, claims: map[uuid.UUID]int64{},
+		segments: map[int32][]*segment{}, offsets: maps.Clone(g.offsets), tips: maps.Clone(g.tips), epochs: maps.Clone(g.epochs), rows: g.rows,
+		touched: map[source]bool{}}
 }
 
-func (b *batch) record(r *bus.Record) error {
-	src := source{r.Topic, r.Partition}
-	if r.Offset < b.offsets[src] {
-		return nil
-	}
-	var err error
-	switch r.Topic {
-	case TopicEvents:
-		err = b.event(r)
-	case TopicSubmissions:
-		err = b.submission(r)
-	case TopicClaims:
-		err = b.claim(r)
-	default:
-		return fmt.Errorf("topic %s is not projected", r.Topic)
-	}
-	b.offsets[src], b.touched[src] = r.Offset+1, true
-	return err
-}
-
-func (b *batch) undecodable(r *bus.Record, what string) error {
-	b.out.Undecodable = append(b.out.Undecodable, Place{r.Topic, r.Partition, r.Offset, what})
-	return b.exec(b.g.putUndecodable, r.Topic, r.Partition, r.Offset)
-}
-
-// submission notes an acceptance that dispatch may not have copied yet.
-func (b *batch) submission(r *bus.Record) error {
-	if r.Headers[submission.HeaderType] == submission.TypeControl {
-		return nil // an order about a submission that is known
-	}
-	m, err := submission.ParseMeta(r.Headers)
-	if err != nil {
-		return b.undecodable(r, err.Error())
-	}
-	e, err := b.account(m.ID, r.Partition)
-	if err != nil {
-		return err
-	}
-	if !e.acct.Known() {
-		e.acct.Accept(m)
-		e.partition, e.dirty = r.Partition, true
+// read decodes the records that were not projected before.
+func (b *batch) read(recs []*bus.Record) error {
+	b.items = make([]item, 0, len(recs))
+	for _, r := range recs {
+		src := source{r.Topic, r.Partition}
+		if r.Offset < b.offsets[src] {
+			continue
+		}
+		i := item{r: r}
+		switch r.Topic {
+		case TopicEvents:
+			i.readEvent()
+		case TopicSubmissions:
+			i.readSubmission()
+		case TopicClaims:
+			i.readClaim()
+		default:
+			return fmt.Errorf("topic %s is not projected", r.Topic)
+		}
+		b.items = append(b.items, i)
+		b.offsets[src], b.touched[src] = r.Offset+1, true
 	}
 	return nil
 }
 
-func (b *batch) claim(r *bus.Record) error {
-	id, err := uuid.ParseBytes(r.Key)
+func (i *item) readEvent() {
+	ev, err := decode(i.r)
 	if err != nil {
-		return b.undecodable(r, "key is not a UUID")
+		i.wrong = err.Error()
+		return
 	}
-	at := r.Time
-	if t, err := time.Parse(time.RFC3339Nano, r.Headers[submission.HeaderTime]); err == nil {
-		at = t
-	}
-	if e := b.accounts[id]; e != nil && e.acct.Known() {
-		return nil
-	}
-	return b.exec(b.g.putClaim, id.String(), millis(at))
+	i.id, i.event = ev.Submission, &ev
 }
 
-// chain is the running hash over a partition of events in log order. Each
-// record adds its offset, key and value.
-func chain(last []byte, r *bus.Record) []byte {
-	h := sha256.New()
-	h.Write(last)
-	var n [8]byte
-	binary.BigEndian.PutUint64(n[:], uint64(r.Offset)) //nolint:gosec // offsets are not negative
-	h.Write(n[:])
-	for _, part := range [][]byte{r.Key, r.Value} {
-		binary.BigEndian.PutUint64(n[:], uint64(len(part)))
-		h.Write(n[:])
-		h.Write(part)
+func (i *item) readSubmission() {
+	if i.r.Headers[submission.HeaderType] == submission.TypeControl {
+		return // an order about a submission that is known
 	}
-	return h.Sum(nil)
+	m, err := submission.ParseMeta(i.r.Headers)
+	if err != nil {
+		i.wrong = err.Error()
+		return
+	}
+	i.id, i.meta = m.ID, &m
 }
+
+func (i *item) readClaim() {
+	id, err := uuid.ParseBytes(i.r.Key)
+	if err != nil {
+		i.wrong = "key is not a UUID"
+		return
+	}
+	i.id = id
+}
+
+// The version headers that this release reads.
+var versions = [...]string{fmt.Sprint(submission.RecordVersion), fmt.Sprint(submission.RecordVersion - 1)}
 
 // decode reads an event's record. A missing version header is one of a record
 // that nobody of this project wrote.
 func decode(r *bus.Record) (submission.Event, error) {
-	switch v := r.Headers[submission.HeaderVersion]; v {
-	case fmt.Sprint(submission.RecordVersion), fmt.Sprint(submission.RecordVersion - 1):
-	default:
+	if v := r.Headers[submission.HeaderVersion]; v != versions[0] && v != versions[1] {
 		return submission.Event{}, errors.New("record version is missing or unknown")
 	}
 	e, err := submission.DecodeEvent(r.Value)
@@ -211,61 +192,189 @@ func decode(r *bus.Record) (submission.Event, error) {
 	return e, nil
 }
 
-func (b *batch) event(r *bus.Record) error {
-	link := chain(b.chains[r.Partition], r)
-	b.chains[r.Partition] = link
-	ev, err := decode(r)
-	if err != nil {
-		if err := b.undecodable(r, err.Error()); err != nil {
+func (b *batch) run() error {
+	if err := b.find(); err != nil {
+		return err
+	}
+	for i := range b.items {
+		if err := b.fold(&b.items[i]); err != nil {
 			return err
 		}
-		return b.exec(b.g.putEvent, r.Partition, r.Offset, nil, "undecodable", millis(r.Time), effectNone, nil, link)
 	}
-	effect := effectNone
+	return b.flush()
+}
+
+// find looks up whatever the records are about, what is not in memory with few
+// questions.
+func (b *batch) find() error {
+	var ask []any
+	for i := range b.items {
+		id := b.items[i].id
+		if id == uuid.Nil || b.works[id] != nil {
+			continue
+		}
+		w := b.meet(id)
+		if e := b.g.cache.get(id); e != nil {
+			w.take(e)
+		} else if b.g.known.maybe(id, hasRow) {
+			ask = append(ask, id[:])
+		}
+	}
+	return b.inLists(b.g.findEntries, ask, func(stmt *sql.Stmt, list []any) error {
+		rows, err := stmt.Query(list...)
+		if err != nil {
+			return err
+		}
+		return scan(rows, func(rows *sql.Rows) error {
+			var id, raw sql.RawBytes
+			var row int64
+			if err := rows.Scan(&id, &row, &raw); err != nil {
+				return err
+			}
+			e, err := decodeEntry(row, raw)
+			if err != nil {
+				return err
+			}
+			b.works[uuid.UUID(id)].take(e)
+			return nil
+		})
+	})
+}
+
+func (b *batch) meet(id uuid.UUID) *work {
+	w := &work{id: id, own: true, now: entry{acct: &submission.Account{}}}
+	b.works[id] = w
+	b.order = append(b.order, w)
+	return w
+}
+
+func (w *work) take(e *entry) { w.was, w.now, w.own = e, *e, false }
+
+func (b *batch) fold(i *item) error {
+	switch {
+	case i.r.Topic == TopicEvents:
+		return b.event(i)
+	case i.wrong != "":
+		return b.undecodable(i)
+	case i.r.Topic == TopicClaims:
+		b.claim(i)
+	case i.meta != nil:
+		b.submission(i)
+	}
+	return nil
+}
+
+func (b *batch) undecodable(i *item) error {
+	b.out.Undecodable = append(b.out.Undecodable, Place{i.r.Topic, i.r.Partition, i.r.Offset, i.wrong})
+	return b.exec(b.g.putUndecodable, i.r.Topic, i.r.Partition, i.r.Offset)
+}
+
+// submission notes an acceptance that dispatch may not have copied yet.
+func (b *batch) submission(i *item) {
+	w := b.works[i.id]
+	if !w.now.acct.Known() {
+		w.now.acct.Accept(*i.meta)
+		w.now.partition, w.dirty = i.r.Partition, true
+	}
+}
+
+func (b *batch) claim(i *item) {
+	at := i.r.Time
+	if t, err := time.Parse(time.RFC3339Nano, i.r.Headers[submission.HeaderTime]); err == nil {
+		at = t
+	}
+	if _, again := b.claims[i.id]; !again {
+		b.claims[i.id] = millis(at)
+	}
+}
+
+func (b *batch) event(i *item) error {
+	r := i.r
+	last := b.tips[r.Partition]
+	next := tip{link: chain(last.link, r)}
+	defer func() { b.tips[r.Partition] = next }()
+	p := b.copy(r, next.link)
+	if i.wrong != "" {
+		return b.undecodable(i)
+	}
+	ev := i.event
+	next.quiet = ev.Type == submission.EventCheckpoint
 	key := epochKey{ev.Stage, r.Partition}
 	current := b.epochs[key]
 	switch {
 	case ev.Type == submission.EventOwner && ev.Epoch > current.n:
-		effect = effectChanged
+		p.effect = effectChanged
 		b.epochs[key] = epoch{ev.Epoch, ev.ID.String()}
 		if err := b.exec(b.g.putEpoch, ev.Stage, r.Partition, ev.Epoch, ev.ID.String()); err != nil {
 			return err
 		}
 	case ev.Type == submission.EventOwner || ev.Epoch < current.n && ev.Type != submission.EventCheckpoint:
-		effect = effectSuperseded
+		p.effect = effectSuperseded
 	case ev.Type == submission.EventCheckpoint:
-		if err := b.checkpoint(r, ev); err != nil {
+		if err := b.checkpoint(r, *ev); err != nil {
 			return err
 		}
 	case ev.Type == submission.EventRefused:
-		err := b.exec(b.g.putRefusal, r.Partition, r.Offset, ev.ID.String(), millis(ev.At), ev.Stage, ev.Portal, ev.Land, ev.Service, ev.Reason, r.Value)
-		if err != nil {
+		p.effect = effectChanged
+		if err := b.exec(b.g.putRefusal, r.Partition, r.Offset, ev.ID[:], millis(ev.At), ev.Stage, ev.Portal, ev.Land, ev.Service, ev.Reason, r.Value); err != nil {
 			return err
 		}
-		effect = effectChanged
 	case ev.Submission != uuid.Nil:
-		e, err := b.account(ev.Submission, r.Partition)
-		if err != nil {
-			return err
-		}
-		if e.acct.Apply(ev) {
-			e.dirty, e.partition, effect = true, r.Partition, effectChanged
+		b.works[i.id].apply(*ev, &p)
+	}
+	if ev.Submission == uuid.Nil {
+		return nil
+	}
+	return b.note(b.works[i.id], p)
+}
+
+func (w *work) apply(ev submission.Event, p *place) {
+	if !w.own {
+		w.now.acct, w.own = w.now.acct.Clone(), true
+	}
+	if w.now.acct.Apply(ev) {
+		p.effect, w.dirty = effectChanged, true
+		if w.now.partition != p.partition {
+			w.now.partition, w.now.next = p.partition, p.offset
 		}
 	}
-	var about any
-	if ev.Submission != uuid.Nil {
-		about = ev.Submission.String()
+}
+
+// note writes an event into the story of its submission, whether it took effect
+// or not. What is told of a submission nobody knows strays.
+func (b *batch) note(w *work, p place) error {
+	if !w.now.acct.Known() {
+		return b.exec(b.g.putStray, w.id[:], p.append(nil))
 	}
-	return b.exec(b.g.putEvent, r.Partition, r.Offset, about, ev.Type, millis(ev.At), effect, r.Value, link)
+	if w.was != nil && len(w.now.story) == len(w.was.story) {
+		w.now.story = append(make([]byte, 0, len(w.was.story)+32), w.was.story...)
+	}
+	w.now.story, w.dirty = p.append(w.now.story), true
+	if p.partition == w.now.partition {
+		w.now.next = p.offset + 1
+	}
+	return nil
+}
+
+// copy puts an event into the store's copy of its partition.
+func (b *batch) copy(r *bus.Record, link []byte) place {
+	list := b.segments[r.Partition]
+	if len(list) == 0 || !list[len(list)-1].takes(r) {
+		list = append(list, &segment{first: r.Offset})
+		b.segments[r.Partition] = list
+	}
+	s := list[len(list)-1]
+	p := place{partition: r.Partition, offset: r.Offset, segment: s.first, at: len(s.data), size: len(r.Value)}
+	s.add(r, link)
+	return p
 }
 
 func (b *batch) checkpoint(r *bus.Record, ev submission.Event) error {
 	if ev.Checkpoint == nil {
 		return b.tampering(Tampering{r.Partition, r.Offset, 0, "the checkpoint is empty"})
 	}
-	var link []byte
-	err := b.stmt(b.g.chainAt).QueryRow(r.Partition, ev.Checkpoint.Offset).Scan(&link)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+	link, err := b.linkBelow(r.Partition, ev.Checkpoint.Offset)
+	if err != nil {
 		return err
 	}
 	if what := checkCheckpoint(r.Partition, *ev.Checkpoint, link, b.verify); what != "" {
@@ -274,117 +383,46 @@ func (b *batch) checkpoint(r *bus.Record, ev submission.Event) error {
 	return nil
 }
 
+// linkBelow returns the running hash over what lies below an offset.
+func (b *batch) linkBelow(partition int32, below int64) ([]byte, error) {
+	list := b.segments[partition]
+	for i := len(list) - 1; i >= 0; i-- {
+		if link := linkBelow(list[i].first, list[i].links, below); link != nil {
+			return link, nil
+		}
+	}
+	var n int64
+	var links []byte
+	err := b.stmt(b.g.linksAt).QueryRow(segmentKey(partition, 0), segmentKey(partition, max(0, below))).Scan(&n, &links)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	return linkBelow(n-segmentKey(partition, 0), links, below), err
+}
+
 func (b *batch) tampering(t Tampering) error {
 	b.out.Tampering = append(b.out.Tampering, t)
 	return b.exec(b.g.putTampering, t.Partition, t.Offset, t.Covered, t.What)
 }
 
-func (b *batch) account(id uuid.UUID, partition int32) (*entry, error) {
-	if e := b.accounts[id]; e != nil {
-		return e, nil
-	}
-	e := &entry{acct: &submission.Account{}, partition: partition, deliveries: map[uuid.UUID]submission.DeliveryAccount{}}
-	var raw []byte
-	err := b.stmt(b.g.getAccount).QueryRow(id.String()).Scan(&e.partition, &raw)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-	case err != nil:
-		return nil, err
-	default:
-		if err := json.Unmarshal(raw, e.acct); err != nil {
-			return nil, fmt.Errorf("account %s: %w", id, err)
-		}
-		e.was = e.acct.State
-		for _, d := range e.acct.Deliveries {
-			e.deliveries[d.ID] = *d
-		}
-	}
-	b.accounts[id] = e
-	return e, nil
-}
-
-// flush writes what the batch changed.
-func (b *batch) flush() error {
-	for id, e := range b.accounts {
-		if !e.dirty {
+// publish shows readers what was committed. The progress is told after that:
+// who waited for it finds it.
+func (b *batch) publish() {
+	g := b.g
+	for _, w := range b.order {
+		if !w.dirty {
 			continue
 		}
-		if err := b.write(id, e); err != nil {
-			return err
+		e := w.now
+		g.cache.put(w.id, &e)
+		if w.was == nil {
+			g.known.add(w.id, hasRow)
+		}
+		if e.acct.Copied && (w.was == nil || !w.was.acct.Copied) {
+			g.known.add(w.id, hasCopied)
 		}
 	}
-	for src := range b.touched {
-		var link any
-		if src.topic == TopicEvents {
-			link = b.chains[src.partition]
-		}
-		if err := b.exec(b.g.putOffset, src.topic, src.partition, b.offsets[src], link); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (b *batch) write(id uuid.UUID, e *entry) error {
-	a := e.acct
-	raw, err := json.Marshal(a)
-	if err != nil {
-		return err
-	}
-	if err := b.exec(b.g.putSubmission, id.String(), e.partition, a.CaseID.String(), a.Portal, a.Land, a.Service, a.State, a.Own, a.Reason,
-		millis(a.AcceptedAt), millis(a.UpdatedAt), a.SenderHash, raw); err != nil {
-		return err
-	}
-	if e.was == "" {
-		if err := b.exec(b.g.dropClaim, id.String()); err != nil {
-			return err
-		}
-	}
-	if e.was != a.State {
-		if e.was != "" {
-			if err := b.exec(b.g.addCount, a.Land, a.Service, e.was, -1); err != nil {
-				return err
-			}
-		}
-		if err := b.exec(b.g.addCount, a.Land, a.Service, a.State, 1); err != nil {
-			return err
-		}
-	}
-	gone := e.deliveries
-	for _, d := range a.Deliveries {
-		old, known := gone[d.ID]
-		delete(gone, d.ID)
-		if known && old.State == d.State && old.UpdatedAt.Equal(d.UpdatedAt) && old.Order == d.Order && old.Reason == d.Reason {
-			continue
-		}
-		if !known || old.State != d.State {
-			if known {
-				if err := b.exec(b.g.addDeliveryCount, old.Destination, old.State, -1); err != nil {
-					return err
-				}
-			}
-			if err := b.exec(b.g.addDeliveryCount, d.Destination, d.State, 1); err != nil {
-				return err
-			}
-		}
-		since := int64(0)
-		if d.WaitingSince != nil {
-			since = millis(*d.WaitingSince)
-		}
-		if err := b.exec(b.g.putDelivery, d.ID.String(), id.String(), e.partition, d.Destination, d.Adapter, d.State, d.Reason,
-			d.Order, since, millis(d.UpdatedAt)); err != nil {
-			return err
-		}
-	}
-	for _, d := range gone { // of an earlier revision
-		if err := b.exec(b.g.addDeliveryCount, d.Destination, d.State, -1); err != nil {
-			return err
-		}
-		if err := b.exec(b.g.dropDelivery, d.ID.String()); err != nil {
-			return err
-		}
-	}
-	return nil
+	g.offsets, g.tips, g.epochs, g.rows = b.offsets, b.tips, b.epochs, b.rows
 }
 
 // Tampering is a place where the log does not agree with what was signed.

@@ -2,7 +2,6 @@ package status
 
 import (
 	"context"
-	"database/sql"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -468,17 +467,12 @@ func (p *Projector) Checkpoint(ctx context.Context, partition int32, write func(
 	s := p.store
 	s.write.Lock()
 	g := s.activeGeneration()
-	offset, link := g.offsets[source{TopicEvents, partition}], g.chains[partition]
-	var last string
-	err := s.w.QueryRow(g.sql(`SELECT type FROM {}events WHERE partition = ? ORDER BY offset DESC LIMIT 1`), partition).Scan(&last)
+	offset, end := g.offsets[source{TopicEvents, partition}], g.tips[partition]
 	s.write.Unlock()
-	if errors.Is(err, sql.ErrNoRows) || last == string(submission.EventCheckpoint) {
+	if end.link == nil || end.quiet {
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("status store: %w", err)
-	}
-	c := submission.Checkpoint{Offset: offset, Hash: hex.EncodeToString(link)}
+	c := submission.Checkpoint{Offset: offset, Hash: hex.EncodeToString(end.link)}
 	payload, err := json.Marshal(statement{TopicEvents, partition, c.Offset, c.Hash})
 	if err != nil {
 		return err

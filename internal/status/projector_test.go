@@ -391,7 +391,8 @@ func TestLedgerOverlay(t *testing.T) {
 	}
 }
 
-// Two processes that take over one partition at once get different epochs.
+// Of processes that take over one partition at once one gets each epoch; who
+// lost its number is told so and gets no other one.
 func TestAcquireTogether(t *testing.T) {
 	log := broker(t)
 	ctx := within(t)
@@ -402,10 +403,12 @@ func TestAcquireTogether(t *testing.T) {
 		l := []*running{a, b}[i%2].ledger
 		wg.Go(func() {
 			n, err := l.Acquire(ctx, submission.StageDelivery, 1)
-			if err != nil {
+			if err != nil && !errors.Is(err, status.ErrSuperseded) {
 				t.Error(err)
 			}
-			got <- n
+			if err == nil {
+				got <- n
+			}
 		})
 	}
 	wg.Wait()
@@ -416,6 +419,9 @@ func TestAcquireTogether(t *testing.T) {
 			t.Errorf("epoch %d was given twice", n)
 		}
 		seen[n] = true
+	}
+	if !seen[1] {
+		t.Error("nobody got the first epoch")
 	}
 }
 
@@ -585,33 +591,5 @@ func TestMetrics(t *testing.T) {
 	r.stop()
 	if s := r.log.String(); strings.Contains(s, "canary") || !strings.Contains(s, "cannot be read") {
 		t.Errorf("the log says %s", s)
-	}
-}
-
-func BenchmarkLedgerAccount(b *testing.B) {
-	s, err := status.Open(filepath.Join(b.TempDir(), "status.db"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer s.Close()
-	l := history(5000)
-	began := time.Now()
-	all := l.All()
-	for len(all) > 0 {
-		n := min(500, len(all))
-		if _, err := s.Project(b.Context(), nil, all[:n]...); err != nil {
-			b.Fatal(err)
-		}
-		all = all[n:]
-	}
-	b.ReportMetric(float64(len(l.All()))/time.Since(began).Seconds(), "projected/s")
-	ledger := status.NewLedger(s, nil, nil)
-	b.ResetTimer()
-	i := 0
-	for b.Loop() {
-		i++
-		if _, err := ledger.Account(b.Context(), l.IDs[i%len(l.IDs)]); err != nil {
-			b.Fatal(err)
-		}
 	}
 }

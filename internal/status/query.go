@@ -1,9 +1,9 @@
 package status
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -54,37 +54,32 @@ type StoredEvent struct {
 
 // Get returns a submission's account, ErrNotFound where it is not projected.
 func (s *Store) Get(_ context.Context, id uuid.UUID) (*submission.Account, error) {
-	a := &submission.Account{}
-	err := s.view(func(g *generation) error {
-		var raw []byte
-		var partition int32
-		var below int64
-		if err := g.readAccount.QueryRow(id.String()).Scan(&raw, &partition, &below); err != nil {
-			return err
-		}
-		return json.Unmarshal(raw, a)
-	})
-	if errors.Is(err, sql.ErrNoRows) {
+	e, err := s.entry(id, hasRow)
+	if err != nil {
+		return nil, wrap(err)
+	}
+	if e == nil {
 		return nil, ErrNotFound
 	}
-	if err != nil {
-		return nil, fmt.Errorf("status store: %w", err)
-	}
-	return a, nil
+	return e.acct.Clone(), nil
 }
 
 // Partition returns the partition in which a submission's case lives.
 func (s *Store) Partition(_ context.Context, id uuid.UUID) (int32, error) {
-	var partition int32
-	err := s.view(func(g *generation) error {
-		var raw []byte
-		var below int64
-		return g.readAccount.QueryRow(id.String()).Scan(&raw, &partition, &below)
-	})
-	if errors.Is(err, sql.ErrNoRows) {
+	e, err := s.entry(id, hasRow)
+	if err != nil {
+		return 0, wrap(err)
+	}
+	if e == nil {
 		return 0, ErrNotFound
 	}
-	return partition, err
+	return e.partition, nil
+}
+
+func (s *Store) entry(id uuid.UUID, k kind) (*entry, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.active.entry(id, k)
 }
 
 // Events returns the whole story of a submission in the order of the log,
@@ -92,19 +87,25 @@ func (s *Store) Partition(_ context.Context, id uuid.UUID) (int32, error) {
 func (s *Store) Events(ctx context.Context, id uuid.UUID) ([]StoredEvent, error) {
 	var out []StoredEvent
 	err := s.view(func(g *generation) error {
-		return each(ctx, g.readEvents, func(rows *sql.Rows) error {
-			var e StoredEvent
-			var effect int
-			var raw []byte
-			if err := rows.Scan(&e.Partition, &e.Offset, &effect, &raw); err != nil {
+		story, err := g.story(ctx, id)
+		if err != nil {
+			return err
+		}
+		slices.SortFunc(story, func(x, y place) int {
+			return cmp.Or(cmp.Compare(x.offset, y.offset), cmp.Compare(x.partition, y.partition))
+		})
+		for _, p := range story {
+			raw, err := g.event(ctx, p)
+			if err != nil {
 				return err
 			}
-			var err error
-			e.Effective, e.Superseded = effect == effectChanged, effect == effectSuperseded
-			e.Event, err = submission.DecodeEvent(raw)
+			e := StoredEvent{Partition: p.partition, Offset: p.offset, Effective: p.effect == effectChanged, Superseded: p.effect == effectSuperseded}
+			if e.Event, err = submission.DecodeEvent(raw); err != nil {
+				return err
+			}
 			out = append(out, e)
-			return err
-		}, id.String())
+		}
+		return nil
 	})
 	return out, wrap(err)
 }
@@ -114,14 +115,6 @@ func wrap(err error) error {
 		return err
 	}
 	return fmt.Errorf("status store: %w", err)
-}
-
-func each(ctx context.Context, stmt *sql.Stmt, fn func(*sql.Rows) error, args ...any) error {
-	rows, err := stmt.QueryContext(ctx, args...)
-	if err != nil {
-		return err
-	}
-	return scan(rows, fn)
 }
 
 func scan(rows *sql.Rows, fn func(*sql.Rows) error) error {
@@ -163,16 +156,16 @@ func (w *where) lands(column string, lands []submission.Land) {
 	if lands == nil {
 		return
 	}
-	in(w, column, lands)
+	values := make([]any, len(lands))
+	for i, l := range lands {
+		values[i] = string(l)
+	}
+	w.in(column, values)
 }
 
-func in[T ~string](w *where, column string, values []T) {
-	marks := make([]string, len(values))
-	for i, v := range values {
-		marks[i] = "?"
-		w.args = append(w.args, string(v))
-	}
-	w.conds = append(w.conds, column+" IN ("+strings.Join(marks, ",")+")")
+func (w *where) in(column string, values []any) {
+	marks := strings.TrimSuffix(strings.Repeat("?,", len(values)), ",")
+	w.add(column+" IN ("+marks+")", values...)
 }
 
 func (w *where) String() string {
@@ -189,15 +182,21 @@ func (f Filter) limit() int {
 	return min(f.Limit, MaxLimit)
 }
 
-func cursor(at int64, id string) string { return strconv.FormatInt(at, 36) + "." + id }
+func cursor(at int64, id uuid.UUID) string { return strconv.FormatInt(at, 36) + "." + id.String() }
 
-func parseCursor(s string) (at int64, id string, err error) {
-	left, id, ok := strings.Cut(s, ".")
-	at, err = strconv.ParseInt(left, 36, 64)
-	if !ok || err != nil {
-		return 0, "", ErrCursor
+// after narrows to what comes behind a cursor, in the columns at and id.
+func (w *where) after(cursor, columns, sign string) error {
+	if cursor == "" {
+		return nil
 	}
-	return at, id, nil
+	left, right, ok := strings.Cut(cursor, ".")
+	at, err := strconv.ParseInt(left, 36, 64)
+	id, err2 := uuid.Parse(right)
+	if !ok || err != nil || err2 != nil {
+		return ErrCursor
+	}
+	w.add("("+columns+") "+sign+" (?, ?)", at, id[:])
+	return nil
 }
 
 // Submissions lists accounts, the newest acceptance first. next is the cursor
@@ -209,42 +208,51 @@ func (s *Store) Submissions(ctx context.Context, f Filter) (list []*submission.A
 	w.equal("s.service", string(f.Service))
 	w.equal("s.portal", f.Portal)
 	w.equal("s.state", string(f.State))
+	if f.State != "" && f.State != submission.Delivered {
+		w.add("s.state <> 'delivered'") // lets the partial index serve
+	}
 	w.equal("s.reason", f.Reason)
 	if f.SenderHash != nil {
-		// The first condition lets the partial index serve.
-		w.add("s.sender_hash <> ''")
-		in(&w, "s.sender_hash", f.SenderHash)
+		hashes := make([]any, len(f.SenderHash))
+		for i, h := range f.SenderHash {
+			hashes[i] = packed(h)
+		}
+		w.in("s.sender_hash", hashes)
 	}
 	if f.CaseID != uuid.Nil {
-		w.equal("s.case_id", f.CaseID.String())
+		w.add("s.case_id = ?", f.CaseID[:])
 	}
 	if f.Destination != "" {
-		w.add("EXISTS (SELECT 1 FROM {}deliveries d WHERE d.submission = s.id AND d.destination = ?)", f.Destination)
+		w.add("instr(s.destinations, ?) > 0", "\n"+f.Destination+"\n")
 	}
-	if f.After != "" {
-		at, id, err := parseCursor(f.After)
-		if err != nil {
-			return nil, "", err
-		}
-		w.add("(s.accepted_at, s.id) < (?, ?)", at, id)
+	if err := w.after(f.After, "s.accepted_at, s.id", "<"); err != nil {
+		return nil, "", err
 	}
 	limit := f.limit()
-	err = s.query(ctx, "SELECT s.json FROM {}submissions s"+w.String()+" ORDER BY s.accepted_at DESC, s.id DESC LIMIT "+strconv.Itoa(limit+1), w.args,
+	err = s.query(ctx, "SELECT s.n, s.body FROM {}submissions s"+w.String()+" ORDER BY s.accepted_at DESC, s.id DESC LIMIT "+strconv.Itoa(limit+1), w.args,
 		func(rows *sql.Rows) error {
-			var raw []byte
-			a := &submission.Account{}
-			if err := rows.Scan(&raw); err != nil {
-				return err
+			e, err := scanEntry(rows)
+			if err == nil {
+				list = append(list, e.acct)
 			}
-			list = append(list, a)
-			return json.Unmarshal(raw, a)
+			return err
 		})
 	if len(list) > limit {
 		list = list[:limit]
 		last := list[limit-1]
-		next = cursor(millis(last.AcceptedAt), last.ID.String())
+		next = cursor(millis(last.AcceptedAt), last.ID)
 	}
 	return list, next, wrap(err)
+}
+
+// scanEntry reads the columns n and body, and what follows them into more.
+func scanEntry(rows *sql.Rows, more ...any) (*entry, error) {
+	var row int64
+	var raw sql.RawBytes
+	if err := rows.Scan(append([]any{&row, &raw}, more...)...); err != nil {
+		return nil, err
+	}
+	return decodeEntry(row, raw)
 }
 
 // Letter is something that needs an operator: a dead letter, an unassigned
@@ -295,7 +303,7 @@ func (s *Store) letters(ctx context.Context, state submission.State, f Filter) (
 		w.add("s.own IN ('dead', 'unassigned') AND s.own = ?", string(state))
 		common(&w)
 		w.equal("s.reason", f.Reason)
-		q, args = "SELECT s.updated_at AS at, s.id AS key, s.json AS json, '' AS delivery FROM {}submissions s"+w.String(), w.args
+		q, args = "SELECT s.n AS n, s.body AS body, s.updated_at AS at, s.id AS key, FALSE AS one FROM {}submissions s"+w.String(), w.args
 	}
 	if state == submission.Dead {
 		var w where
@@ -306,35 +314,32 @@ func (s *Store) letters(ctx context.Context, state submission.State, f Filter) (
 		if q != "" {
 			q += " UNION ALL "
 		}
-		q += "SELECT d.updated_at AS at, d.id AS key, s.json AS json, d.id AS delivery FROM {}deliveries d JOIN {}submissions s ON s.id = d.submission" + w.String()
+		q += "SELECT s.n AS n, s.body AS body, d.updated_at AS at, d.id AS key, TRUE AS one FROM {}deliveries d JOIN {}submissions s ON s.n = d.submission" + w.String()
 		args = append(args, w.args...)
 	}
 	if q == "" {
 		return nil, "", nil
 	}
-	q = "SELECT at, key, json, delivery FROM (" + q + ")"
-	if f.After != "" {
-		at, id, err := parseCursor(f.After)
-		if err != nil {
-			return nil, "", err
-		}
-		q += " WHERE (at, key) > (?, ?)"
-		args = append(args, at, id)
+	var page where
+	if err := page.after(f.After, "at, key", ">"); err != nil {
+		return nil, "", err
 	}
 	limit := f.limit()
 	var cursors []string
-	err = s.query(ctx, q+" ORDER BY at, key LIMIT "+strconv.Itoa(limit+1), args, func(rows *sql.Rows) error {
+	q = "SELECT n, body, at, key, one FROM (" + q + ")" + page.String() + " ORDER BY at, key LIMIT " + strconv.Itoa(limit+1)
+	err = s.query(ctx, q, append(args, page.args...), func(rows *sql.Rows) error {
 		var at int64
-		var key, delivery string
-		var raw []byte
-		if err := rows.Scan(&at, &key, &raw, &delivery); err != nil {
+		var key uuid.UUID
+		var one bool // delivery, not the submission
+		e, err := scanEntry(rows, &at, (*rawID)(&key), &one)
+		if err != nil {
 			return err
 		}
-		var a submission.Account
-		if err := json.Unmarshal(raw, &a); err != nil {
-			return err
+		l := letter(e.acct)
+		if d := e.acct.Delivery(key); one && d != nil {
+			l.of(d)
 		}
-		list, cursors = append(list, letter(&a, delivery)), append(cursors, cursor(at, key))
+		list, cursors = append(list, l), append(cursors, cursor(at, key))
 		return nil
 	})
 	if len(list) > limit {
@@ -343,16 +348,28 @@ func (s *Store) letters(ctx context.Context, state submission.State, f Filter) (
 	return list, next, wrap(err)
 }
 
-func letter(a *submission.Account, delivery string) Letter {
-	l := Letter{Origin: submission.StageDispatch, State: a.Own, Submission: a.ID, CaseID: a.CaseID, Portal: a.Portal, Land: a.Land,
+func letter(a *submission.Account) Letter {
+	return Letter{Origin: submission.StageDispatch, State: a.Own, Submission: a.ID, CaseID: a.CaseID, Portal: a.Portal, Land: a.Land,
 		Service: a.Service, Reason: a.Reason, Detail: a.Detail, Redrives: a.Redrives, At: a.UpdatedAt, Held: a.Held}
-	for _, d := range a.Deliveries {
-		if d.ID.String() == delivery {
-			l.Origin, l.State, l.DeliveryID, l.Destination, l.Reason, l.Detail = submission.StageDelivery, d.State, d.ID, d.Destination, d.Reason, d.Detail
-			l.Attempts, l.Redrives, l.At, l.Held = d.Attempts, d.Redrives, d.UpdatedAt, d.Held
-		}
+}
+
+// of turns it into the letter of one delivery.
+func (l *Letter) of(d *submission.DeliveryAccount) {
+	l.Origin, l.State, l.DeliveryID, l.Destination, l.Reason, l.Detail = submission.StageDelivery, d.State, d.ID, d.Destination, d.Reason, d.Detail
+	l.Attempts, l.Redrives, l.At, l.Held = d.Attempts, d.Redrives, d.UpdatedAt, d.Held
+}
+
+// rawID scans an id of sixteen bytes.
+type rawID uuid.UUID
+
+// Scan implements sql.Scanner.
+func (id *rawID) Scan(v any) error {
+	raw, ok := v.([]byte)
+	if !ok || len(raw) != len(id) {
+		return errBody
 	}
-	return l
+	copy(id[:], raw)
+	return nil
 }
 
 // Refusals lists the records that were refused and never accepted, the oldest
@@ -364,20 +381,16 @@ func (s *Store) Refusals(ctx context.Context, f Filter) (list []Letter, next str
 	w.equal("service", string(f.Service))
 	w.equal("portal", f.Portal)
 	w.equal("reason", f.Reason)
-	if f.After != "" {
-		at, id, err := parseCursor(f.After)
-		if err != nil {
-			return nil, "", err
-		}
-		w.add("(at, id) > (?, ?)", at, id)
+	if err := w.after(f.After, "at, id", ">"); err != nil {
+		return nil, "", err
 	}
 	limit := f.limit()
 	var cursors []string
 	err = s.query(ctx, "SELECT at, id, json FROM {}refusals"+w.String()+" ORDER BY at, id LIMIT "+strconv.Itoa(limit+1), w.args, func(rows *sql.Rows) error {
 		var at int64
-		var id string
+		var id uuid.UUID
 		var raw []byte
-		if err := rows.Scan(&at, &id, &raw); err != nil {
+		if err := rows.Scan(&at, (*rawID)(&id), &raw); err != nil {
 			return err
 		}
 		e, err := submission.DecodeEvent(raw)
@@ -412,23 +425,18 @@ func (s *Store) Unfinished(ctx context.Context, partition int32) ([]Unfinished, 
 // deliveries calls fn with each delivery of a partition that the condition
 // names, in the order of their cases.
 func (s *Store) deliveries(ctx context.Context, where string, partition int32, fn func(Unfinished)) error {
-	return s.query(ctx, `SELECT d.id, s.json FROM {}deliveries d JOIN {}submissions s ON s.id = d.submission
+	return s.query(ctx, `SELECT s.n, s.body, d.id FROM {}deliveries d JOIN {}submissions s ON s.n = d.submission
 		WHERE d.partition = ? AND `+where+` ORDER BY d.ord, d.id`, []any{partition}, func(rows *sql.Rows) error {
-		var id string
-		var raw []byte
-		if err := rows.Scan(&id, &raw); err != nil {
+		var id uuid.UUID
+		e, err := scanEntry(rows, (*rawID)(&id))
+		if err != nil {
 			return err
 		}
-		var a submission.Account
-		if err := json.Unmarshal(raw, &a); err != nil {
-			return err
-		}
-		i := slices.IndexFunc(a.Deliveries, func(d *submission.DeliveryAccount) bool { return d.ID.String() == id })
-		if i < 0 {
+		d := e.acct.Delivery(id)
+		if d == nil {
 			return fmt.Errorf("delivery %s is not in its account", id)
 		}
-		d := a.Deliveries[i]
-		fn(Unfinished{DeliveryMeta: a.DeliveryMeta(d), State: d.State, Token: d.Token, Held: d.Held})
+		fn(Unfinished{DeliveryMeta: e.acct.DeliveryMeta(d), State: d.State, Token: d.Token, Held: d.Held})
 		return nil
 	})
 }
@@ -446,12 +454,8 @@ type Count struct {
 
 // Counts returns the account of states by Land and service.
 func (s *Store) Counts(ctx context.Context) ([]Count, error) {
-	type key struct {
-		land    submission.Land
-		service submission.Service
-	}
-	found := map[key]*Count{}
-	at := func(k key) *Count {
+	found := map[offer]*Count{}
+	at := func(k offer) *Count {
 		c := found[k]
 		if c == nil {
 			c = &Count{Land: k.land, Service: k.service, States: map[submission.State]int{}}
@@ -462,9 +466,9 @@ func (s *Store) Counts(ctx context.Context) ([]Count, error) {
 		}
 		return c
 	}
-	err := s.query(ctx, `SELECT land, service, '', COUNT(*) FROM {}submissions GROUP BY land, service
+	err := s.query(ctx, `SELECT land, service, '', n FROM {}accepted WHERE n <> 0
 		UNION ALL SELECT land, service, state, n FROM {}counts WHERE n <> 0`, nil, func(rows *sql.Rows) error {
-		var k key
+		var k offer
 		var state submission.State
 		var n int
 		if err := rows.Scan(&k.land, &k.service, &state, &n); err != nil {
@@ -553,13 +557,11 @@ type Claim struct {
 func (s *Store) Abandoned(ctx context.Context, before time.Time) ([]Claim, error) {
 	var out []Claim
 	err := s.query(ctx, "SELECT id, at FROM {}claims WHERE at < ? ORDER BY at, id LIMIT "+strconv.Itoa(MaxLimit), []any{millis(before)}, func(rows *sql.Rows) error {
-		var id string
+		var c Claim
 		var at int64
-		if err := rows.Scan(&id, &at); err != nil {
-			return err
-		}
-		u, err := uuid.Parse(id)
-		out = append(out, Claim{u, fromMillis(at)})
+		err := rows.Scan((*rawID)(&c.ID), &at)
+		c.At = fromMillis(at)
+		out = append(out, c)
 		return err
 	})
 	return out, wrap(err)

@@ -97,10 +97,6 @@ func Open(path string) (*Store, error) {
 	return s, nil
 }
 
-// schemaVersion rises with every change of the tables; an older file is
-// projected anew.
-const schemaVersion = 1
-
 func (s *Store) openActive() error {
 	if _, err := s.w.Exec(`CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL)`); err != nil {
 		return err
@@ -110,15 +106,14 @@ func (s *Store) openActive() error {
 	if err != nil {
 		return err
 	}
-	for rows.Next() {
+	err = scan(rows, func(rows *sql.Rows) error {
 		var name string
 		var value int
-		if err := rows.Scan(&name, &value); err != nil {
-			return errors.Join(err, rows.Close())
-		}
+		err := rows.Scan(&name, &value)
 		meta[name] = value
-	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	n := meta["generation"]
@@ -148,16 +143,15 @@ func (s *Store) dropOthers(n int) error {
 		return err
 	}
 	var drop []string
-	for rows.Next() {
+	err = scan(rows, func(rows *sql.Rows) error {
 		var name string
-		if err := rows.Scan(&name); err != nil {
-			return errors.Join(err, rows.Close())
-		}
+		err := rows.Scan(&name)
 		if !strings.HasPrefix(name, prefix(n)) {
 			drop = append(drop, name)
 		}
-	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	for _, name := range drop {
