@@ -85,7 +85,9 @@ func JVM(flags ...string) Option { return func(s *settings) { s.jvm = flags } }
 // The name is of small letters; protocol is SSL, SASL_SSL or SASL_PLAINTEXT;
 // props are the listener's own, without the prefix listener.name.<name>.
 func Listener(name, protocol string, props map[string]string) Option {
-	return func(s *settings) { s.listeners = append(s.listeners, listener{name: name, protocol: protocol, props: props}) }
+	return func(s *settings) {
+		s.listeners = append(s.listeners, listener{name: name, protocol: protocol, props: props})
+	}
 }
 
 // Proxied adds a listener of that name, without TLS or passwords, that the
