@@ -22,6 +22,8 @@ type Envelope struct {
 	Attachments             []Attachment             `json:"attachments,omitempty"`
 	ReplyChannel            json.RawMessage          `json:"replyChannel,omitempty"`
 	Test                    bool                     `json:"test,omitempty"`
+
+	form any // what Data says, once it was read
 }
 
 // AdditionalReferenceInfo carries the sender's own words for the submission.
