@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 
 	"weiche/internal/bus"
+	"weiche/internal/failpoint"
 	"weiche/internal/fault"
 	"weiche/internal/submission"
 )
@@ -109,6 +110,7 @@ func (b *batch) carry(ctx context.Context, works []*work) {
 // where its copy lies, and a decision is recorded before it is carried out.
 // Nothing is acknowledged unless all of it is appended.
 func (b *batch) write(ctx context.Context, works []*work) error {
+	failpoint.Hit("dispatch.decided")
 	var copies, deliveries []*bus.Record
 	var events []submission.Event
 	for _, w := range works {
@@ -121,6 +123,7 @@ func (b *batch) write(ctx context.Context, works []*work) error {
 	}
 	for _, w := range works {
 		if w.held != nil {
+			failpoint.Hit("dispatch.copy-appended")
 			w.events[len(w.events)-1].Held = &submission.Held{Topic: w.held.Topic, Partition: w.held.Partition, Offset: w.held.Offset}
 		}
 		events = append(events, w.events...)
@@ -129,6 +132,7 @@ func (b *batch) write(ctx context.Context, works []*work) error {
 		if err := b.ledger.Append(ctx, b.partition, events...); err != nil {
 			return err
 		}
+		failpoint.Hit("dispatch.told")
 	}
 	for _, w := range works {
 		if len(w.deliveries) > 0 {
@@ -138,6 +142,7 @@ func (b *batch) write(ctx context.Context, works []*work) error {
 	if err := b.append(ctx, deliveries); err != nil || len(works) > 1 || len(deliveries) == 0 {
 		return err
 	}
+	failpoint.Hit("dispatch.first-appended")
 	return b.append(ctx, works[0].deliveries[1:])
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"weiche/internal/bus"
+	"weiche/internal/failpoint"
 	"weiche/internal/fault"
 	"weiche/internal/routing"
 	"weiche/internal/submission"
@@ -176,6 +177,7 @@ func (s *Stage) Handle(ctx context.Context, recs []*bus.Record) []error {
 		return b.errs
 	}
 	b.run(ctx, recs)
+	failpoint.Hit("dispatch.done")
 	took := s.now().Sub(began).Seconds()
 	refused, first := 0, -1
 	for i, err := range b.errs {
