@@ -19,6 +19,10 @@ var ErrNotThere = errors.New("no record at this offset")
 // behind the end of the log: the log is not the one the offset came from.
 var ErrBeyondEnd = errors.New("offset beyond the end of the log")
 
+// ErrHasMembers is wrapped by Commit's error: a group's offset can be set from
+// outside only while it has no member.
+var ErrHasMembers = errors.New("the group has members")
+
 const fetchBytes = 1 << 20
 
 // batch is what one fetch brings.
@@ -203,6 +207,39 @@ func (b *Bus) Offsets(ctx context.Context, topic string) (oldest, newest []int64
 	return oldest, newest, nil
 }
 
+// OffsetsAt returns by partition the first offset whose record was written at t
+// or later, by the writer's clock, and the next one to be written where none was.
+func (b *Bus) OffsetsAt(ctx context.Context, topic string, t time.Time) ([]int64, error) {
+	_, newest, err := b.Offsets(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	return request(ctx, b, "offsets of "+topic, func() ([]int64, error) {
+		ask := map[int32]int64{}
+		for p := range newest {
+			ask[int32(p)] = t.UnixMilli() //nolint:gosec // a partition number
+		}
+		res, err := b.admin.ListOffsets(map[string]map[int32]int64{topic: ask}, nil)
+		if err != nil {
+			return nil, err
+		}
+		out := make([]int64, len(newest))
+		for p := range out {
+			switch r := res[topic][int32(p)]; { //nolint:gosec // a partition number
+			case r == nil:
+				return nil, sarama.ErrIncompleteResponse
+			case r.Err != nil && !errors.Is(r.Err, sarama.ErrNoError):
+				return nil, r.Err
+			case r.Offset < 0:
+				out[p] = newest[p]
+			default:
+				out[p] = r.Offset
+			}
+		}
+		return out, nil
+	})
+}
+
 // Committed returns by partition the group's committed offset, -1 where none is.
 func (b *Bus) Committed(ctx context.Context, group, topic string) ([]int64, error) {
 	return request(ctx, b, "offsets of group "+group, func() ([]int64, error) {
@@ -240,7 +277,8 @@ func (b *Bus) Committed(ctx context.Context, group, topic string) ([]int64, erro
 }
 
 // Commit sets a group's offset. The group must have no member at the time: a
-// member would overwrite it, and the broker refuses it.
+// member would overwrite it, and the broker refuses it; the error wraps
+// ErrHasMembers then.
 func (b *Bus) Commit(ctx context.Context, group, topic string, partition int32, offset int64) error {
 	_, err := request(ctx, b, "commit of group "+group, func() (struct{}, error) {
 		res, err := b.admin.AlterConsumerGroupOffsets(group,
@@ -248,7 +286,11 @@ func (b *Bus) Commit(ctx context.Context, group, topic string, partition int32, 
 		if err != nil {
 			return struct{}{}, err
 		}
-		if e, ok := res.Errors[topic][partition]; ok && !errors.Is(e, sarama.ErrNoError) {
+		switch e := res.Errors[topic][partition]; e {
+		case sarama.ErrNoError:
+		case sarama.ErrUnknownMemberId, sarama.ErrRebalanceInProgress, sarama.ErrIllegalGeneration:
+			return struct{}{}, fault.Wrap(ErrHasMembers, fault.Retryable, fault.ReasonBusy, "the offset of group %s cannot be set while it has members", group)
+		default:
 			return struct{}{}, e
 		}
 		failpoint.Hit("bus.committed")

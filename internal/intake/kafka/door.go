@@ -203,17 +203,15 @@ func (d *Door) accept(ctx context.Context, portal string, rec *bus.Record) (p *i
 // as one refusal.
 func (d *Door) refuse(ctx context.Context, portal string, rec *bus.Record, p *intake.Problem) error {
 	m := p.Meta
-	place := rec.Topic + "/" + strconv.Itoa(int(rec.Partition)) + "/" + strconv.FormatInt(rec.Offset, 10)
 	if m.ID == uuid.Nil {
-		// No Idempotency-Key has a zero byte, so this is nobody's id.
-		m.ID = submission.NewID(portal, "\x00"+place)
+		m.ID = nobody(portal, rec)
 		m.CaseID = submission.NewCaseID(m.ID)
 	}
 	if m.Land == "" {
 		m.Land = submission.LandNone
 	}
 	now := d.o.Now().UTC()
-	m.Portal, m.AcceptedAt, m.Revision, m.Append = portal, now, 1, submission.NewEventID(submission.EventRefused, m.ID, place)
+	m.Portal, m.AcceptedAt, m.Revision, m.Append = portal, now, 1, refusalID(m.ID, rec)
 
 	key, err := d.o.Keys.NewDataKey(ctx, m.Land, now)
 	if err != nil {
