@@ -80,8 +80,13 @@ type App struct {
 	holders   atomic.Pointer[holders]
 
 	portals []string // with an intake topic, as of the start
-	failed  chan error
-	stop    sync.Once
+
+	// Closed once the groups' offsets agree with the account; before that nothing
+	// may consume or cut.
+	restored, restoredIntake chan struct{}
+
+	failed chan error
+	stop   sync.Once
 
 	brokers     []string
 	public, ops net.Listener
@@ -113,7 +118,7 @@ func Start(ctx context.Context, opts Options) (a *App, err error) {
 	}
 	logger := telemetry.NewLogger(opts.Log, level(cfg.Router.Log.Level))
 	a = &App{opts: opts, logger: logger, now: time.Now, failed: make(chan error, 8), closers: closers{logger: logger},
-		registry: telemetry.NewRegistry()}
+		registry: telemetry.NewRegistry(), restored: make(chan struct{}), restoredIntake: make(chan struct{})}
 	started := &a.closers // a is nil once an error is returned
 	defer func() {
 		if err != nil {
@@ -285,14 +290,14 @@ func (a *App) openStores(ctx context.Context, cfg *config.Config) error {
 		return status.Scope{}
 	}))
 
-	claims, err := intake.OpenClaims(ctx, a.bus, a.logger)
+	claims, err := intake.OpenClaims(ctx, a.bus, time.Duration(r.Retention.ClaimsDays)*24*time.Hour, a.logger)
 	if err != nil {
 		return err
 	}
 	a.closers.add("claims", func(context.Context) error { claims.Close(); return nil })
 	a.claims = claims
 	a.intakeDeps = intake.Deps{
-		Log: a.bus, Claims: claims, Keys: a.keeper, Vault: a.vault, Blobs: fs, Signer: signer,
+		Log: a.bus, Claims: claims, Past: past{a}, Keys: a.keeper, Vault: a.vault, Blobs: fs, Signer: signer,
 		Limits: r.Intake, Now: a.now, Logger: a.logger, Reg: a.registry,
 	}
 	return nil
@@ -345,7 +350,11 @@ func (a *App) startStages(ctx context.Context, lib *Library) error {
 
 	// Dispatch consumes, works out and appends: it gains from many records at
 	// once. Delivery waits for destinations, each delivery for itself.
+	a.background("restoring of group offsets", a.once(a.restoreStages, a.restored))
 	a.background("dispatch", func(ctx context.Context) error {
+		if err := await(ctx, a.restored); err != nil {
+			return err
+		}
 		return a.bus.Consume(ctx, bus.Group{Name: dispatch.Group, Topics: []string{dispatch.Topic}, BatchRecords: dispatch.BatchRecords,
 			Assigned: a.dispatch.Assigned, Revoked: a.dispatch.Revoked, Owns: a.dispatch.Owns}, dispatch.Topic, a.dispatch.Handle)
 	})
@@ -354,33 +363,48 @@ func (a *App) startStages(ctx context.Context, lib *Library) error {
 	if err != nil {
 		return err
 	}
-	return a.runRouter(ctx, "stages", func(r *message.Router) {
+	a.runRouter("stages", a.restored, func(r *message.Router) {
 		r.AddConsumerHandler("delivery", delivery.Topic, sub, a.delivery.Handle)
 	})
+	return nil
 }
 
 // quieter keeps watermill's comings and goings out of the operator's log.
 var quieter = map[slog.Level]slog.Level{slog.LevelInfo: slog.LevelDebug}
 
-// runRouter runs watermill handlers until the app stops.
-func (a *App) runRouter(ctx context.Context, name string, add func(*message.Router)) error {
-	r, err := message.NewRouter(message.RouterConfig{CloseTimeout: a.drain()}, watermill.NewSlogLoggerWithLevelMapping(a.logger.With("part", name), quieter))
-	if err != nil {
-		return err
-	}
-	add(r)
-	ended := make(chan error, 1)
-	go func() { ended <- r.Run(context.WithoutCancel(ctx)) }()
+// runRouter runs watermill handlers from the time on that ready is closed, until
+// the app stops.
+func (a *App) runRouter(name string, ready <-chan struct{}, add func(*message.Router)) {
+	a.background(name, func(ctx context.Context) error {
+		if err := await(ctx, ready); err != nil {
+			return err
+		}
+		r, err := message.NewRouter(message.RouterConfig{CloseTimeout: a.drain()}, watermill.NewSlogLoggerWithLevelMapping(a.logger.With("part", name), quieter))
+		if err != nil {
+			return err
+		}
+		add(r)
+		ended := make(chan error, 1)
+		go func() { ended <- r.Run(context.WithoutCancel(ctx)) }()
+		select {
+		case err := <-ended:
+			return err
+		case <-ctx.Done():
+			if err := r.Close(); err != nil {
+				return err
+			}
+			return ctx.Err()
+		}
+	})
+}
+
+func await(ctx context.Context, ready <-chan struct{}) error {
 	select {
-	case <-r.Running():
-	case err := <-ended:
-		return fmt.Errorf("%s: %w", name, err)
+	case <-ready:
+		return nil
 	case <-ctx.Done():
-		_ = r.Close()
 		return ctx.Err()
 	}
-	a.closers.add(name, func(context.Context) error { return r.Close() })
-	return nil
 }
 
 func (a *App) drain() time.Duration { return a.router.Drain }

@@ -78,7 +78,7 @@ func (a *App) say(format string, args ...any) {
 
 // startDoors opens the intake topics and both listeners.
 func (a *App) startDoors(ctx context.Context) error {
-	err := a.startIntakeTopics(ctx)
+	err := a.startIntakeTopics()
 	if err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func (a *App) startDoors(ctx context.Context) error {
 }
 
 // startIntakeTopics reads the portals' own topics.
-func (a *App) startIntakeTopics(ctx context.Context) error {
+func (a *App) startIntakeTopics() error {
 	if len(a.portals) == 0 {
 		return nil
 	}
@@ -119,8 +119,15 @@ func (a *App) startIntakeTopics(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.background("cutting of the intake topics", k.Run)
-	return a.runRouter(ctx, "intake topics", func(r *message.Router) { k.AddTo(r) })
+	a.background("restoring of the intake topics' offsets", a.once(a.restoreIntake, a.restoredIntake))
+	a.background("cutting of the intake topics", func(ctx context.Context) error {
+		if err := await(ctx, a.restoredIntake); err != nil {
+			return err
+		}
+		return k.Run(ctx)
+	})
+	a.runRouter("intake topics", a.restoredIntake, func(r *message.Router) { k.AddTo(r) })
+	return nil
 }
 
 // serve runs a server until the app stops; a stop lets requests end.

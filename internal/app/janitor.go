@@ -2,30 +2,40 @@ package app
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
 
+	"weiche/internal/bus"
 	"weiche/internal/delivery"
 	"weiche/internal/dispatch"
 	"weiche/internal/fault"
+	"weiche/internal/status"
 	"weiche/internal/submission"
 )
 
 const (
-	cutEvery   = 30 * time.Second
-	sweepEvery = time.Hour
-	orphanAge  = 24 * time.Hour // design: orphans are swept after a day
-	signEvery  = 15 * time.Minute
+	cutEvery  = 5 * time.Second
+	tidyEvery = time.Hour
+	signEvery = 15 * time.Minute
+	// orphanAge is how long bytes stay that nothing refers to: what refers to
+	// them may be on its way. The design's figure for blobs.
+	orphanAge = 24 * time.Hour
 )
 
-// janitor cuts topics below the lowest unfinished offset and sweeps blobs that
-// no submission names, until ctx ends.
+// janitor takes away what nobody needs any more, until ctx ends. What it does is
+// listed in docs/architecture.md, "What is kept, until when".
 func (a *App) janitor(ctx context.Context) error {
+	// A wrong group offset must not become a cut.
+	if err := await(ctx, a.restored); err != nil {
+		return err
+	}
 	cut := time.NewTicker(cutEvery)
 	defer cut.Stop()
-	sweep := time.NewTicker(sweepEvery)
-	defer sweep.Stop()
+	tidy := time.NewTicker(tidyEvery)
+	defer tidy.Stop()
 	sign := time.NewTicker(signEvery)
 	defer sign.Stop()
 	for {
@@ -35,38 +45,222 @@ func (a *App) janitor(ctx context.Context) error {
 		case <-sign.C:
 			a.checkpoint(ctx)
 		case <-cut.C:
-			a.cut(ctx, dispatch.Group, dispatch.Topic)
-			a.cut(ctx, delivery.Group, delivery.Topic)
-		case <-sweep.C:
-			n, err := a.vault.Sweep(ctx, a.now().Add(-orphanAge), a.wanted(ctx))
-			if err != nil && ctx.Err() == nil {
-				a.logger.Error("sweeping orphaned blobs failed, trying again", "error", fault.Of(err).Error())
-			} else if n > 0 {
-				a.logger.Info("orphaned blobs swept", "blobs", n)
-			}
+			a.cut(ctx)
+		case <-tidy.C:
+			tidying{a, a.now()}.run(ctx)
 		}
 	}
 }
 
-// cut deletes what a stage has finished. The projection must have seen it: it
-// reads the submissions too.
-func (a *App) cut(ctx context.Context, group, topic string) {
-	committed, err := a.bus.Committed(ctx, group, topic)
-	if err != nil {
-		return // the bus says so by itself
-	}
-	for p, offset := range committed {
-		part := int32(p) //nolint:gosec // partition numbers are small
-		if topic == dispatch.Topic {
-			offset = min(offset, a.store.Progress(topic, part))
-		}
-		if offset <= 0 {
+// cut deletes what the stages have finished.
+func (a *App) cut(ctx context.Context) {
+	for _, s := range []struct {
+		group, topic string
+		stage        submission.Stage
+		owned        map[int32]int64
+	}{
+		{dispatch.Group, dispatch.Topic, submission.StageDispatch, a.dispatch.Owned()},
+		{delivery.Group, delivery.Topic, submission.StageDelivery, a.delivery.Owned()},
+	} {
+		if len(s.owned) == 0 {
 			continue
 		}
-		if err := a.bus.DeleteBelow(ctx, topic, part, offset); err != nil && ctx.Err() == nil {
-			a.logger.Warn("finished records could not be deleted, trying again", "topic", topic, "partition", p, "reason", fault.Of(err).Reason)
+		committed, err := a.bus.Committed(ctx, s.group, s.topic)
+		if err != nil {
+			return // the bus says so by itself
+		}
+		for p, epoch := range s.owned {
+			if int(p) >= len(committed) || committed[p] <= 0 {
+				continue
+			}
+			// Only an owner whose every event took effect may take bytes away. No
+			// replica's projection needs them: what is committed stands in events.
+			if ok, err := a.ledger.Owns(ctx, s.stage, p, epoch); err != nil || !ok {
+				continue
+			}
+			a.deleteBelow(ctx, s.topic, p, committed[p])
+		}
+	}
+}
+
+func (a *App) deleteBelow(ctx context.Context, topic string, partition int32, offset int64) {
+	if err := a.bus.DeleteBelow(ctx, topic, partition, offset); err != nil && ctx.Err() == nil {
+		a.logger.Warn("finished records could not be deleted, trying again", "topic", topic, "partition", partition, "reason", fault.Of(err).Reason)
+	}
+}
+
+// tidying is what is done every hour. All of it asks the account what is needed,
+// so the account has to be complete first.
+type tidying struct {
+	*App
+	at time.Time
+}
+
+func (a tidying) run(ctx context.Context) {
+	for _, step := range []struct {
+		what string
+		do   func(context.Context) error
+	}{
+		{"waiting for the projection", a.projector.WaitAsked},
+		{"cutting dead letters and unassigned records", a.cutHeld},
+		{"forgetting old claims", a.forgetClaims},
+		{"destroying day keys", a.destroyDays},
+		{"sweeping blobs", a.sweep},
+	} {
+		if err := step.do(ctx); err != nil {
+			if ctx.Err() == nil {
+				a.logger.Error("tidying up failed, trying again", "step", step.what, "error", fault.Of(err).Error())
+			}
 			return
 		}
+	}
+}
+
+// cutHeld deletes dead letters and unassigned records below the lowest that the
+// account refers to. What it does not refer to is kept for a day: a record is
+// appended before its event.
+func (a tidying) cutHeld(ctx context.Context) error {
+	low := map[string][]int64{}
+	for _, topic := range []string{bus.TopicDeadLetters, bus.TopicUnassigned} {
+		at, err := a.bus.OffsetsAt(ctx, topic, a.at.Add(-orphanAge))
+		if err != nil {
+			return err
+		}
+		low[topic] = at
+	}
+	// References are read after the offsets.
+	if err := a.projector.WaitAsked(ctx); err != nil {
+		return err
+	}
+	err := a.store.Held(ctx, a.since(a.router.Retention.RefusedDays), func(h submission.Held) {
+		if at := low[h.Topic]; h.Partition >= 0 && int(h.Partition) < len(at) {
+			at[h.Partition] = min(at[h.Partition], h.Offset)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	for topic, at := range low {
+		for p := range a.dispatch.Owned() {
+			if int(p) < len(at) {
+				a.deleteBelow(ctx, topic, p, at[p])
+			}
+		}
+	}
+	return nil
+}
+
+// since is so many days ago; with 0 the beginning of time.
+func (a tidying) since(days int) time.Time {
+	if days == 0 {
+		return time.Time{}
+	}
+	return a.at.AddDate(0, 0, -days)
+}
+
+// forgetClaims ends claims that are older than their retention. From then on the
+// account answers for their keys, see intake.Deps.Accounts.
+func (a tidying) forgetClaims(ctx context.Context) error {
+	if a.router.Retention.ClaimsDays == 0 {
+		return nil
+	}
+	// Every replica stops counting a claim by its time before the first one cuts.
+	before := a.since(a.router.Retention.ClaimsDays).Add(-orphanAge)
+	a.claims.Forget(before)
+	at, err := a.bus.OffsetsAt(ctx, bus.TopicClaims, before)
+	if err != nil {
+		return err
+	}
+	for p := range a.dispatch.Owned() {
+		if int(p) < len(at) {
+			a.deleteBelow(ctx, bus.TopicClaims, p, at[p])
+		}
+	}
+	return nil
+}
+
+// destroyDays destroys the keys of days whose payload's retention is over, and
+// learns what others have destroyed. A day with a submission that is not
+// finished keeps its key. One replica does it: the owner of partition 0.
+func (a tidying) destroyDays(ctx context.Context) error {
+	days := a.router.Retention.PayloadDays
+	if days == 0 {
+		return nil
+	}
+	if err := a.keeper.Refresh(ctx); err != nil {
+		return err
+	}
+	if _, ok := a.dispatch.Owned()[0]; !ok {
+		return nil
+	}
+	last := a.since(days).UTC().Format(time.DateOnly)
+	for land, list := range a.keeper.Days() {
+		for _, day := range list {
+			if day >= last {
+				break // the list is sorted
+			}
+			if err := a.destroyDay(ctx, land, day); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (a tidying) destroyDay(ctx context.Context, land submission.Land, day string) error {
+	began, err := time.Parse(time.DateOnly, day)
+	if err != nil {
+		return nil //nolint:nilerr // not a day: nothing of ours
+	}
+	// A key is of the day its submission was posted; the time of acceptance is
+	// that of the first claim, which at midnight may be the day before.
+	busy, err := a.store.UnfinishedOf(ctx, land, began.AddDate(0, 0, -1), began.AddDate(0, 0, 1))
+	if err != nil || busy {
+		return err
+	}
+	n, err := a.keeper.Destroy(ctx, land, day)
+	if n > 0 {
+		a.logger.Info("the keys of a day were destroyed: its payload cannot be read any more", "land", land, "day", day, "keys", n)
+	}
+	return err
+}
+
+// sweep removes blobs that no submission names, and those of destroyed days.
+func (a tidying) sweep(ctx context.Context) error {
+	n, err := a.vault.Sweep(ctx, a.at.Add(-orphanAge), a.wanted(ctx))
+	if n > 0 {
+		a.logger.Info("blobs swept that nothing needs", "blobs", n)
+	}
+	return err
+}
+
+// wanted says whether an append's blobs are still needed.
+func (a tidying) wanted(ctx context.Context) func(submissionID, appendID string) (bool, error) {
+	days := a.keeper.Days()
+	return func(submissionID, appendID string) (bool, error) {
+		id, err := uuid.Parse(submissionID)
+		if err != nil {
+			return true, nil // not ours to judge
+		}
+		acct, err := a.store.Get(ctx, id)
+		switch {
+		case errors.Is(err, status.ErrNotFound):
+		case err != nil:
+			return true, err
+		case !acct.Copied:
+			return true, nil // which append counts is not decided yet
+		case acct.Append.String() == appendID:
+			day := acct.AcceptedAt.UTC().Format(time.DateOnly)
+			gone := a.router.Retention.PayloadDays > 0 && acct.State.Final() && !slices.Contains(days[acct.Land], day) &&
+				acct.AcceptedAt.Before(a.since(a.router.Retention.PayloadDays))
+			return !gone, nil
+		}
+		// A refused record keeps what is large of it in blobs too.
+		refusal, err := uuid.Parse(appendID)
+		if err != nil {
+			return true, nil
+		}
+		return a.store.RefusedFrom(ctx, refusal, a.since(a.router.Retention.RefusedDays))
 	}
 }
 
@@ -81,21 +275,5 @@ func (a *App) checkpoint(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			a.logger.Warn("a checkpoint could not be written, trying again", "partition", partition, "reason", fault.Of(err).Reason)
 		}
-	}
-}
-
-// wanted says whether an append's blobs are still needed: the append that
-// counts of a known submission.
-func (a *App) wanted(ctx context.Context) func(submissionID, appendID string) (bool, error) {
-	return func(submissionID, appendID string) (bool, error) {
-		id, err := uuid.Parse(submissionID)
-		if err != nil {
-			return true, nil // not ours to judge
-		}
-		acct, err := a.ledger.Account(ctx, id)
-		if err != nil {
-			return true, err
-		}
-		return acct.Known() && acct.Append.String() == appendID, nil
 	}
 }

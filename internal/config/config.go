@@ -55,6 +55,7 @@ type Router struct {
 	Seal      Seal       `yaml:"seal"`
 	Blobs     Blobs      `yaml:"blobs"`
 	Status    Status     `yaml:"status"`
+	Retention Retention  `yaml:"retention"`
 	Log       Log        `yaml:"log"`
 	Drain     Duration   `yaml:"drain"` // longest time a stop waits for work in hand; default 25s
 	Operators []Operator `yaml:"operators"`
@@ -75,6 +76,22 @@ type Bytes int64
 type TLS struct {
 	CertFile string `yaml:"cert_file"`
 	KeyFile  string `yaml:"key_file"`
+}
+
+// Retention says how many days something is kept that is not needed for
+// unfinished work; what is unfinished is kept without a limit of time. 0: for
+// ever.
+type Retention struct {
+	// ClaimsDays is how long the claims of Idempotency-Keys are kept in memory,
+	// about 110 bytes each. The account answers for older keys. Default 30.
+	ClaimsDays int `yaml:"claims_days"`
+	// RefusedDays is how long the bytes are kept of records that were refused on
+	// an intake topic. Default 90.
+	RefusedDays int `yaml:"refused_days"`
+	// PayloadDays is when a day's key is destroyed, once nothing of that day is
+	// unfinished: from then on nobody can read the payload of its submissions.
+	// The account stays. Default 0.
+	PayloadDays int `yaml:"payload_days"`
 }
 
 // Kafka says where the log is.

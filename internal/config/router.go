@@ -35,8 +35,10 @@ func Defaults() Router {
 		Seal:   Seal{Dir: "keys"},
 		Blobs:  Blobs{Dir: "blobs"},
 		Status: Status{File: "status.db"},
-		Log:    Log{Level: "info"},
-		Drain:  25 * time.Second,
+		// Portals repeat within days; refusals are looked at within weeks.
+		Retention: Retention{ClaimsDays: 30, RefusedDays: 90},
+		Log:       Log{Level: "info"},
+		Drain:     25 * time.Second,
 	}
 }
 
@@ -118,6 +120,11 @@ func (d *decoder) checkRouter(r *Router) {
 	}
 	if r.Status.File == "" {
 		d.add(at(&r.Status.File).Problem("file is empty: the status store's file is named here"))
+	}
+	for name, days := range map[string]*int{"claims_days": &r.Retention.ClaimsDays, "refused_days": &r.Retention.RefusedDays, "payload_days": &r.Retention.PayloadDays} {
+		if *days < 0 {
+			d.add(at(days).Problem("%s is %d; it is a number of days, 0 for ever", name, *days))
+		}
 	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, r.Log.Level) {
 		d.add(at(&r.Log.Level).Problem("level %q is not one of debug, info, warn, error", clip(r.Log.Level)))

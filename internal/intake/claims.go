@@ -30,6 +30,13 @@ type ClaimLog interface {
 	Offsets(ctx context.Context, topic string) (oldest, newest []int64, err error)
 }
 
+// Past knows the submissions of keys whose claim is not kept any more.
+type Past interface {
+	// Accepted returns the SHA-512 (hex) and the time of a submission that was
+	// accepted; ok is false where there is none.
+	Accepted(ctx context.Context, id uuid.UUID) (sha512 string, at time.Time, ok bool, err error)
+}
+
 // Claim is the first body that was posted under an Idempotency-Key.
 type Claim struct {
 	hash [32]byte // first half of the body's SHA-512
@@ -47,11 +54,17 @@ func (c Claim) Same(sum [sha512.Size]byte) bool { return c.hash == [32]byte(sum[
 // claim first, whoever wrote it. It is safe for concurrent use.
 //
 // A claim is kept as 56 bytes in a map; a test measures what that comes to.
+//
+// With a retention, a claim counts against another one of its id for that long:
+// one whose own time is later by more takes its place, by their times in the
+// log, so that all replicas agree whether or not the older one was cut already.
 type Claims struct {
 	log    ClaimLog
 	logger *slog.Logger
+	keep   time.Duration // 0: for ever
 	shards []*claimShard
 	count  atomic.Int64
+	gaps   atomic.Bool // claims were forgotten, or cut before the index began
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 }
@@ -65,10 +78,10 @@ type claimShard struct {
 	loaded chan struct{} // closed when next has reached end
 }
 
-// OpenClaims starts reading the claims, from the oldest on. It returns when the
-// topic's partitions are known; Ready says when the index has caught up. Close
-// ends it.
-func OpenClaims(ctx context.Context, log ClaimLog, logger *slog.Logger) (*Claims, error) {
+// OpenClaims starts reading the claims, from the oldest on, which count for keep
+// (0: for ever). It returns when the topic's partitions are known; Ready says
+// when the index has caught up. Close ends it.
+func OpenClaims(ctx context.Context, log ClaimLog, keep time.Duration, logger *slog.Logger) (*Claims, error) {
 	oldest, newest, err := log.Offsets(ctx, TopicClaims)
 	if err != nil {
 		return nil, err
@@ -77,8 +90,11 @@ func OpenClaims(ctx context.Context, log ClaimLog, logger *slog.Logger) (*Claims
 		return nil, fault.New(fault.Retryable, fault.ReasonUnknownTopic, "topic %s has no partitions; it has to be created first", TopicClaims)
 	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	c := &Claims{log: log, logger: logger, cancel: cancel}
+	c := &Claims{log: log, logger: logger, keep: keep, cancel: cancel}
 	for i := range newest {
+		if oldest[i] > 0 {
+			c.gaps.Store(true)
+		}
 		s := &claimShard{first: map[uuid.UUID]Claim{}, next: oldest[i], end: newest[i], loaded: make(chan struct{})}
 		if s.next >= s.end {
 			close(s.loaded)
@@ -162,9 +178,12 @@ func (c *Claims) read(s *claimShard, r *bus.Record) {
 		return // the tail began anew
 	}
 	if err == nil {
-		if _, known := s.first[id]; !known {
-			s.first[id] = claim
+		standing, known := s.first[id]
+		if !known {
 			c.count.Add(1)
+		}
+		if !known || c.expired(standing, claim.at) {
+			s.first[id] = claim
 		}
 	} else {
 		// Nobody was answered on the strength of a claim that cannot be read.
@@ -184,20 +203,49 @@ func (c *Claims) read(s *claimShard, r *bus.Record) {
 	}
 }
 
-// Lookup returns the first claim of an id as far as the index has read. That
-// one is found is certain; that none is found only says that it was not read
-// yet.
-func (c *Claims) Lookup(id uuid.UUID) (Claim, bool) {
+// expired says whether a claim counts no more against one of that time, in Unix
+// milliseconds.
+func (c *Claims) expired(claim Claim, at int64) bool {
+	return c.keep > 0 && at-claim.at > c.keep.Milliseconds()
+}
+
+// Lookup returns the first claim of an id as far as the index has read, and as
+// far as it counts at that time. That one is found is certain; that none is
+// found only says that it was not read yet, or that it counts no more.
+func (c *Claims) Lookup(id uuid.UUID, now time.Time) (Claim, bool) {
 	for _, s := range c.shards {
 		s.mu.Lock()
 		claim, ok := s.first[id]
 		s.mu.Unlock()
-		if ok {
+		if ok && !c.expired(claim, now.UnixMilli()) {
 			return claim, true
+		}
+		if ok {
+			c.gaps.Store(true)
 		}
 	}
 	return Claim{}, false
 }
+
+// Forget drops the claims made before a time, which must lie further back than
+// the retention.
+func (c *Claims) Forget(before time.Time) {
+	for _, s := range c.shards {
+		s.mu.Lock()
+		for id, claim := range s.first {
+			if claim.at < before.UnixMilli() {
+				delete(s.first, id)
+				c.count.Add(-1)
+				c.gaps.Store(true)
+			}
+		}
+		s.mu.Unlock()
+	}
+}
+
+// Gaps says whether there were claims that the index does not have (any more):
+// then only the account can tell whether a key was used.
+func (c *Claims) Gaps() bool { return c.gaps.Load() }
 
 // Claim appends a claim made from m (id, hash, acceptedAt), reads the claims up
 // to it, and returns the first one for its id: its own, or whoever's was
@@ -265,9 +313,14 @@ func decodeClaim(r *bus.Record) (uuid.UUID, Claim, error) {
 	if err := json.Unmarshal(r.Value, &v); err != nil {
 		return uuid.Nil, Claim{}, err
 	}
-	sum, err := hex.DecodeString(v.SHA512)
+	c, err := newClaim(v.SHA512, v.AcceptedAt)
+	return id, c, err
+}
+
+func newClaim(sha512hex string, at int64) (Claim, error) {
+	sum, err := hex.DecodeString(sha512hex)
 	if err != nil || len(sum) != sha512.Size {
-		return uuid.Nil, Claim{}, errors.New("the hash is malformed")
+		return Claim{}, errors.New("the hash is malformed")
 	}
-	return id, Claim{hash: [32]byte(sum[:32]), at: v.AcceptedAt}, nil
+	return Claim{hash: [32]byte(sum[:32]), at: at}, nil
 }

@@ -101,7 +101,7 @@ func TestClaimsReadOnce(t *testing.T) {
 	rec, _ := encodeClaim(claimMeta("k2", "late", time.UnixMilli(3000)))
 	rec.Offset = 1 // the tail began anew
 	c.read(s, rec)
-	got, ok := c.Lookup(first.ID)
+	got, ok := c.Lookup(first.ID, time.Now())
 	if !ok || !got.Same(sha512.Sum512([]byte("one"))) || got.Same(sha512.Sum512([]byte("two"))) || c.Len() != 1 {
 		t.Errorf("%v %v, %d claims", got, ok, c.Len())
 	}
@@ -152,7 +152,7 @@ func (l *brokenLog) Tail(ctx context.Context, _ string, _ int32, _ int64, fn fun
 // is.
 func TestClaimWaitsForTheReader(t *testing.T) {
 	log := &brokenLog{mended: make(chan struct{})}
-	c, err := OpenClaims(t.Context(), log, slog.New(slog.DiscardHandler))
+	c, err := OpenClaims(t.Context(), log, 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -121,6 +121,7 @@ const TimeLayout = "2006-01-02T15:04:05.000Z07:00"
 type Deps struct {
 	Log    Appender
 	Claims *Claims
+	Past   Past // asked where the claims have been forgotten; nil: they are kept for ever
 	Keys   Keys
 	Vault  Vault
 	Blobs  Blobs
@@ -254,9 +255,17 @@ func (a *attempt) run(ctx context.Context) (Accepted, *Problem) {
 		return Accepted{}, p.tidy()
 	}
 	// A claim that is known already spares the other body its blobs.
-	first, known := deps.Claims.Lookup(a.meta.ID)
-	if known && !first.Same(a.sum) {
-		return Accepted{}, NewProblem(fault.ReasonKeyReused)
+	first, known, err := a.claimed(ctx)
+	if err != nil {
+		return Accepted{}, ProblemOf(err)
+	}
+	if known {
+		if !first.Same(a.sum) {
+			return Accepted{}, NewProblem(fault.ReasonKeyReused)
+		}
+		// The key of the day that everything is accounted under, so that it is not
+		// destroyed while this submission is unfinished.
+		a.meta.AcceptedAt = first.AcceptedAt()
 	}
 
 	key, err := deps.Keys.NewDataKey(ctx, a.meta.Land, a.meta.AcceptedAt)
@@ -276,6 +285,23 @@ func (a *attempt) run(ctx context.Context) (Accepted, *Problem) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTime)
 	defer cancel()
 	return a.finish(ctx, key, prefix, env, first, known)
+}
+
+// claimed returns the first claim of the submission's id, as far as it is known
+// without making one: by the claims, or by the account where the claims have
+// been forgotten.
+func (a *attempt) claimed(ctx context.Context) (Claim, bool, error) {
+	deps := &a.door.d
+	first, known := deps.Claims.Lookup(a.meta.ID, a.meta.AcceptedAt)
+	if known || deps.Past == nil || !deps.Claims.Gaps() {
+		return first, known, nil
+	}
+	sum, at, ok, err := deps.Past.Accepted(ctx, a.meta.ID)
+	if err != nil || !ok {
+		return Claim{}, false, err
+	}
+	first, err = newClaim(sum, at.UnixMilli())
+	return first, err == nil, err
 }
 
 // finish claims the key and appends the submission. Everything is checked.

@@ -148,7 +148,7 @@ func Start(t testing.TB, br *Broker, o Options) *Replica {
 			t.Errorf("the projection: %v", err)
 		}
 	})
-	r.Claims, err = intake.OpenClaims(ctx, r.Bus, r.Logger)
+	r.Claims, err = intake.OpenClaims(ctx, r.Bus, 0, r.Logger)
 	must(err)
 	t.Cleanup(r.Claims.Close)
 	r.Auth, err = intake.NewAuthenticator(r.Config, nil, nil, nil)
