@@ -46,6 +46,9 @@ type Options struct {
 	Environ   []string
 	Log       io.Writer // JSON lines
 	Out       io.Writer // what a person reads: the first steps
+	// Unchecked leaves the check against the standards' schemas out. It is for
+	// measuring what the check costs; no flag and no setting leads here.
+	Unchecked bool
 }
 
 // App is a running router. Its methods are safe for concurrent use.
@@ -146,6 +149,7 @@ func Start(ctx context.Context, opts Options) (a *App, err error) {
 		return nil, err
 	}
 	lib, problems := LoadLibrary(cfg)
+	lib.unchecked = opts.Unchecked
 	a.report(problems)
 	if err := a.startStages(ctx, lib); err != nil {
 		return nil, err
