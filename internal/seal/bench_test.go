@@ -23,29 +23,45 @@ func BenchmarkSeal(b *testing.B) {
 	}
 }
 
-// What a stage pays to read one.
+// What a stage pays to read one: cold, where this process sees its key for the
+// first time, and warm, where it has opened it before.
 func BenchmarkOpen(b *testing.B) {
 	for _, size := range []int{4 << 10, 6 << 10} {
-		b.Run(fmt.Sprintf("%dKB", size>>10), func(b *testing.B) {
-			k := open(b, b.TempDir(), &keyLog{})
+		dir, log := b.TempDir(), &keyLog{}
+		k := open(b, dir, log)
+		b.Run(fmt.Sprintf("%dKB/warm", size>>10), func(b *testing.B) {
 			value := sealOne(b, k, bytes.Repeat([]byte("x"), size))
-			b.SetBytes(int64(size))
 			b.ReportAllocs()
 			for b.Loop() {
-				box, err := seal.ParseBox(value, subject)
-				if err != nil {
-					b.Fatal(err)
-				}
-				key, err := k.OpenDataKey(b.Context(), box.Key)
-				if err != nil {
-					b.Fatal(err)
-				}
-				sealed, _ := box.Section("submission")
-				if _, err := key.Open(subject+"/submission", sealed); err != nil {
-					b.Fatal(err)
-				}
+				openOne(b, k, value)
 			}
 		})
+		b.Run(fmt.Sprintf("%dKB/cold", size>>10), func(b *testing.B) {
+			// In turns, more than are kept in memory.
+			values := make([][]byte, 5000)
+			for i := range values {
+				values[i] = sealOne(b, k, bytes.Repeat([]byte("x"), size))
+			}
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				openOne(b, k, values[i%len(values)])
+			}
+		})
+	}
+}
+
+func openOne(b *testing.B, k *seal.Keeper, value []byte) {
+	box, err := seal.ParseBox(value, subject)
+	if err != nil {
+		b.Fatal(err)
+	}
+	key, err := k.OpenDataKey(b.Context(), box.Key)
+	if err != nil {
+		b.Fatal(err)
+	}
+	sealed, _ := box.Section("submission")
+	if _, err := key.Open(subject+"/submission", sealed); err != nil {
+		b.Fatal(err)
 	}
 }
 

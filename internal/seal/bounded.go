@@ -46,3 +46,12 @@ func (b *bounded[V]) drop(key string) {
 		delete(b.byKey, key)
 	}
 }
+
+// dropAll forgets every value that is unwanted. It looks at all of them.
+func (b *bounded[V]) dropAll(unwanted func(V) bool) {
+	for _, e := range b.byKey {
+		if p := e.Value.(pair[V]); unwanted(p.value) {
+			b.drop(p.key)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package seal
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 
@@ -69,11 +70,12 @@ func (b *Box) Put(name string, data []byte) {
 }
 
 // ParseBox reads a record's value and checks that it belongs to the submission
-// that the record's header names. Faults are Permanent: undecodable, or
-// undecryptable where it belongs to another submission.
+// that the record's header names. Key and sections of the box are pieces of
+// value, which must not change while the box is in use. Faults are Permanent:
+// undecodable, or undecryptable where it belongs to another submission.
 func ParseBox(value []byte, subject string) (*Box, error) {
 	b := new(Box)
-	if err := b.UnmarshalBinary(value); err != nil {
+	if err := b.read(value); err != nil {
 		return nil, err
 	}
 	if b.Subject != subject {
@@ -129,11 +131,14 @@ func (b *Box) MarshalBinary() ([]byte, error) {
 // UnmarshalBinary reads what MarshalBinary wrote and refuses everything else
 // with a fault, Permanent and undecodable. It keeps no reference to data, and
 // allocates no more than data holds.
-func (b *Box) UnmarshalBinary(data []byte) error {
+func (b *Box) UnmarshalBinary(data []byte) error { return b.read(bytes.Clone(data)) }
+
+// read is UnmarshalBinary on data that the box may keep.
+func (b *Box) read(data []byte) error {
 	if len(data) > maxBoxBytes {
 		return undecodable("it has %d bytes; %d are allowed", len(data), maxBoxBytes)
 	}
-	r := boxReader{rest: append([]byte(nil), data...)}
+	r := boxReader{rest: data}
 	if v := r.uint(1); !r.bad && v != boxVersion {
 		return undecodable("its version is %d; this release reads %d", v, boxVersion)
 	}
@@ -147,6 +152,7 @@ func (b *Box) UnmarshalBinary(data []byte) error {
 	if r.bad || len(land) != 2 || count > maxSections {
 		return undecodable("its head is malformed")
 	}
+	out.Sections = make([]Section, 0, count+1) // most boxes get one more
 	for range count {
 		s := Section{Name: string(r.take(r.uint(1), maxNameBytes))}
 		s.Data = r.take(r.uint(4), maxBoxBytes)

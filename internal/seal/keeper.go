@@ -27,6 +27,9 @@ const (
 	// maxOpened bounds the day keys kept open: 17 Länder, two months, one
 	// process. Others are opened again from their wrapped form.
 	maxOpened = 1024
+	// maxDataKeys bounds the data keys kept open, 2 KB each: a submission is
+	// opened up to four times within seconds (dispatch, delivery).
+	maxDataKeys = 4096
 	// maxUnknown bounds the ids remembered as unknown, for unknownFor each.
 	maxUnknown = 1024
 	unknownFor = time.Minute
@@ -65,6 +68,7 @@ type Keeper struct {
 	seq     uint64            // counts changes of index by this process
 	current map[string]string // land/day → id of the key this process made
 	opened  *bounded[*aead.AESGCM]
+	data    *bounded[*DataKey] // by wrapped bytes; none of a destroyed day
 	unknown *bounded[time.Time]
 
 	loading    chan struct{} // held by the one that reads the log
@@ -99,7 +103,7 @@ func Open(dir string, masterKeyFiles map[submission.Land]string, log KeyLog) (*K
 		dir: dir, files: map[submission.Land]string{}, log: log,
 		masters: map[submission.Land][]master{}, making: map[string]*sync.Mutex{},
 		index: map[string]entry{}, current: map[string]string{},
-		opened: newBounded[*aead.AESGCM](maxOpened), unknown: newBounded[time.Time](maxUnknown),
+		opened: newBounded[*aead.AESGCM](maxOpened), data: newBounded[*DataKey](maxDataKeys), unknown: newBounded[time.Time](maxUnknown),
 		loading: make(chan struct{}, 1),
 	}
 	if err := makeDir(dir); err != nil {
@@ -154,16 +158,49 @@ func (k *Keeper) HashReference(portal, reference string) string {
 // before it is used. Errors are faults: those of the log, and Retryable with
 // misconfigured or storage where the Land's master key is not at hand.
 func (k *Keeper) NewDataKey(ctx context.Context, land submission.Land, at time.Time) (*DataKey, error) {
-	id, day, err := k.dayKey(ctx, land, at.UTC().Format(dayLayout))
-	if err != nil {
-		return nil, err
+	for {
+		id, day, err := k.dayKey(ctx, land, at.UTC().Format(dayLayout))
+		if err != nil {
+			return nil, err
+		}
+		secret := newSecret()
+		wrapped, err := day.Encrypt(secret, bind(purposeDataKey, string(land), id))
+		if err != nil {
+			return nil, err
+		}
+		key, err := newDataKey(Wrapped{Land: land, DayKey: id, Bytes: wrapped}, secret)
+		if err != nil {
+			return nil, err
+		}
+		if k.remember(key) {
+			return key, nil
+		}
+		// The day was destroyed this moment: nothing may be sealed under it.
 	}
-	secret := newSecret()
-	wrapped, err := day.Encrypt(secret, bind(purposeDataKey, string(land), id))
-	if err != nil {
-		return nil, err
+}
+
+// remember keeps an opened data key; it refuses one whose day was destroyed
+// since it was opened.
+func (k *Keeper) remember(key *DataKey) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.index[key.wrapped.DayKey].value == nil {
+		return false
 	}
-	return newDataKey(Wrapped{Land: land, DayKey: id, Bytes: wrapped}, secret)
+	k.data.put(string(key.wrapped.Bytes), key)
+	return true
+}
+
+// known returns a data key that this process has made or opened before.
+func (k *Keeper) known(w Wrapped) (*DataKey, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	key, ok := k.data.get(string(w.Bytes))
+	// What else the record says of its key is bound to it.
+	if !ok || key.wrapped.Land != w.Land || key.wrapped.DayKey != w.DayKey {
+		return nil, false
+	}
+	return key, true
 }
 
 // OpenDataKey opens a record's key. A day key not seen before is looked for in
@@ -171,6 +208,9 @@ func (k *Keeper) NewDataKey(ctx context.Context, land submission.Land, at time.T
 // undecryptable; a master key that is not at hand is Retryable and
 // misconfigured, because then the records are well and the set-up is not.
 func (k *Keeper) OpenDataKey(ctx context.Context, w Wrapped) (*DataKey, error) {
+	if key, ok := k.known(w); ok {
+		return key, nil
+	}
 	if land, _, ok := splitID(w.DayKey); !ok || land != w.Land {
 		return nil, undecryptable("the record names no day key of its Land")
 	}
@@ -182,7 +222,15 @@ func (k *Keeper) OpenDataKey(ctx context.Context, w Wrapped) (*DataKey, error) {
 	if err != nil || len(secret) != keyBytes {
 		return nil, undecryptable("the record's key does not open under its day key: damaged, forged, or of another place")
 	}
-	return newDataKey(w, secret)
+	w.Bytes = bytes.Clone(w.Bytes) // they are a piece of the record, which need not stay
+	key, err := newDataKey(w, secret)
+	if err != nil {
+		return nil, err
+	}
+	if !k.remember(key) {
+		return nil, undecryptable("the record's day key is destroyed or was never made")
+	}
+	return key, nil
 }
 
 // Refresh reads the key log anew, so that keys which others destroyed are
@@ -340,8 +388,15 @@ func (k *Keeper) set(id string, value []byte) {
 	k.index[id] = entry{value: value, seq: k.seq}
 	k.unknown.drop(id)
 	if value == nil {
-		k.opened.drop(id)
+		k.forget(id)
 	}
+}
+
+// forget drops a day key and every data key that was opened with it. k.mu is
+// held.
+func (k *Keeper) forget(id string) {
+	k.opened.drop(id)
+	k.data.dropAll(func(d *DataKey) bool { return d.wrapped.DayKey == id })
 }
 
 // load replaces the index by what the log holds. Concurrent callers share a
@@ -393,16 +448,19 @@ func (k *Keeper) adopt(fresh map[string][]byte, began uint64) {
 	for id, e := range k.index {
 		if _, ok := fresh[id]; !ok && e.seq <= began {
 			delete(k.index, id) // compacted away: destroyed long ago
-			k.opened.drop(id)
+			k.forget(id)
 		}
 	}
 	for id, value := range fresh {
 		if e, ok := k.index[id]; ok && (e.seq > began || bytes.Equal(e.value, value)) {
 			continue
 		}
+		_, changed := k.index[id]
 		k.index[id] = entry{value: value, seq: began}
 		k.unknown.drop(id)
-		k.opened.drop(id)
+		if changed {
+			k.forget(id)
+		}
 	}
 }
 
