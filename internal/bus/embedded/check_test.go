@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"weiche/internal/bus"
 	"weiche/internal/bus/embedded"
@@ -350,6 +351,49 @@ func TestDamageRefusesTheStart(t *testing.T) {
 				t.Errorf("%d records the time after, want %d", len(again), len(want)+1)
 			}
 		})
+	}
+}
+
+// A group reads on over the places where records were lost, also at the end.
+func TestSubscribersPassLostRecords(t *testing.T) {
+	dir := whole(t)
+	s := segments(t, dir)
+	flip(t, s[0], batches(t, s[0])[1]+100)
+	remove(t, s[2])
+	last := batches(t, s[len(s)-1])
+	flip(t, s[len(s)-1], last[len(last)-1]+100)
+	lost := int(baseOf(s[3])-baseOf(s[2])) + 2
+	_, err := embedded.Start(dir, embedded.Options{}, quiet)
+	if err == nil {
+		t.Fatal("started")
+	}
+	_, lines, _ := strings.Cut(err.Error(), "):\n")
+	put(t, filepath.Join(dir, "accept-loss"), []byte(lines))
+	b, err := embedded.Start(dir, embedded.Options{}, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = b.Close() }()
+	c := open(t, b.Addrs()[0])
+	defer func() { _ = c.Close() }()
+	if err := c.Append(t.Context(), &bus.Record{Topic: wholeTopic, Value: []byte("next")}); err != nil {
+		t.Fatal(err)
+	}
+	sub, err := c.Subscriber(bus.Group{Name: "other", Grace: 100 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages, err := sub.Subscribe(t.Context(), wholeTopic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range perRun - lost + 1 {
+		select {
+		case m := <-messages:
+			m.Ack()
+		case <-time.After(30 * time.Second):
+			t.Fatal("nothing comes any more")
+		}
 	}
 }
 

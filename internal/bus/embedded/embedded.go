@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,7 +31,7 @@ var ErrLocked = errors.New("directory is in use")
 
 const (
 	clusterID    = "weiche-embedded"
-	segmentBytes = 8 << 20
+	segmentBytes = 4 << 20
 )
 
 // Options of a Broker. The zero value is usable.
@@ -68,7 +69,14 @@ func Start(dir string, opts Options, log *slog.Logger) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("embedded broker: %s: %w", dir, err)
 	}
-	err = check(dir, func(what string, args ...any) { log.Warn("embedded broker: "+what, args...) })
+	// kfake reads a log at its start segment by segment, of all partitions at the
+	// same time, and leaves them to the collector.
+	defer debug.FreeOSMemory()
+	defer debug.SetGCPercent(debug.SetGCPercent(25))
+	note := func(what string, args ...any) { log.Warn("embedded broker: "+what, args...) }
+	if err = putBack(dir, note); err == nil {
+		err = check(dir, note)
+	}
 	if err != nil {
 		_ = lock.Close()
 		return nil, fmt.Errorf("embedded broker: %s: %w", dir, err)
@@ -106,6 +114,7 @@ func start(dir string, opts Options, log *slog.Logger) (*Broker, error) {
 			// every topic anew.
 			kfake.BrokerConfigs(map[string]string{
 				"offsets.retention.minutes": "2147483647",
+				"log.cleaner.backoff.ms":    "9000000000000", // 285 years: the guard compacts
 				// kfake reads whole segments at its start, one of each partition
 				// at the same time.
 				"log.segment.bytes": strconv.Itoa(segmentBytes),

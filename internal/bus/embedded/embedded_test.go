@@ -9,11 +9,13 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"weiche/internal/bus"
 	"weiche/internal/bus/embedded"
 )
@@ -27,6 +29,7 @@ func TestMain(m *testing.M) {
 	if dir == "" {
 		os.Exit(m.Run())
 	}
+	signal.Ignore(unix.SIGXFSZ) // a file at its limit shall be a failed write
 	b, err := embedded.Start(dir, embedded.Options{}, quiet)
 	if err != nil {
 		fmt.Println("error", err)
@@ -38,6 +41,12 @@ func TestMain(m *testing.M) {
 }
 
 func child(t *testing.T, dir string) (addr string, kill func()) {
+	t.Helper()
+	addr, _, kill = process(t, dir)
+	return addr, kill
+}
+
+func process(t *testing.T, dir string) (addr string, pid int, kill func()) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "EMBEDDED_CHILD="+dir)
@@ -66,7 +75,7 @@ func child(t *testing.T, dir string) (addr string, kill func()) {
 		_ = in.Close()
 	}
 	t.Cleanup(kill)
-	return strings.TrimSpace(line), kill
+	return strings.TrimSpace(line), cmd.Process.Pid, kill
 }
 
 func open(t *testing.T, addr string) *bus.Bus {

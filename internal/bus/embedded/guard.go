@@ -48,6 +48,7 @@ type guard struct {
 	trouble  string // what went wrong with a write; until it has been tried again
 	topics   bool   // topics.json has to be written again
 	stuck    bool   // only a restart helps
+	paused   bool   // for a compaction
 	used     int64  // bytes of log
 	batches  int64
 	dirty    bool // something was appended since the last round
@@ -55,6 +56,7 @@ type guard struct {
 	failed   map[producer]struct{} // who had a batch that was not written
 	seen     kmsg.Request          // the request being handled
 	current  []producer            // of it
+	once     sync.Once
 	stop     chan struct{}
 	finished sync.WaitGroup
 }
@@ -83,22 +85,41 @@ func (g *guard) watch(c *kfake.Cluster) {
 		c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: topic, Err: kerr.KafkaStorageError, Count: -1, When: g.refusesNew})
 	}
 	g.finished.Go(func() {
-		t := time.NewTicker(guardPause)
+		t, hourly := time.NewTicker(guardPause), time.NewTicker(compactEvery)
 		defer t.Stop()
+		defer hourly.Stop()
+		g.tend(c)
 		for {
 			select {
 			case <-g.stop:
 				return
 			case <-t.C:
 				g.round(c)
+			case <-hourly.C:
+				g.tend(c)
 			}
 		}
 	})
 }
 
+// close ends the watch; what was refused stays refused.
 func (g *guard) close() {
-	close(g.stop)
+	g.once.Do(func() { close(g.stop) })
 	g.finished.Wait()
+}
+
+// tend does what kfake does by its own timer in a way that can lose records.
+func (g *guard) tend(c *kfake.Cluster) {
+	c.ApplyRetention()
+	if err := g.compact(c); err != nil {
+		g.log.Warn("embedded broker: not compacted", "why", err)
+	}
+}
+
+func (g *guard) pause(on bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.paused = on
 }
 
 // repeats says whether a producer sends again after one of its batches was not
@@ -121,7 +142,9 @@ func (g *guard) repeats(r kmsg.Request) bool {
 
 func (g *guard) refuses(kmsg.Request) bool {
 	why, all := g.verdict()
-	return why != "" && all
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.paused || why != "" && all
 }
 
 func (g *guard) refusesNew(kmsg.Request) bool {
@@ -176,7 +199,7 @@ func (g *guard) judge() (why string, all bool) {
 	if err := unix.Statfs(g.dir, &s); err != nil {
 		return "the file system does not say how much room is left", true
 	}
-	free, inodes := int64(s.Bavail)*int64(s.Bsize), s.Files == 0 || s.Ffree > inodeReserve
+	free, inodes := int64(s.Bavail)*s.Bsize, s.Files == 0 || s.Ffree > inodeReserve
 	full := fmt.Sprintf("the log is at its limit of %d MiB, or of %d batches: this is a broker for small tests, use a Kafka cluster", g.limit>>20, maxBatches)
 	switch {
 	case free < reserve:
@@ -259,7 +282,7 @@ func (g *guard) fail(why string) {
 // request: from here on the guard refuses, and what the failed write left in the
 // state logs is cut before anything is written behind it.
 func (g *guard) hear(format, text string) {
-	if !strings.HasPrefix(format, "persist ") {
+	if !strings.HasPrefix(format, "persist ") && !strings.HasPrefix(format, "rebuildSegments") {
 		return
 	}
 	g.fail("a write failed: " + text)
@@ -274,6 +297,8 @@ func (g *guard) hear(format, text string) {
 		g.stuck = cutFrames(filepath.Join(g.dir, "groups.log")) != nil || g.stuck
 	case strings.HasPrefix(format, "persist pid entry"):
 		g.stuck = cutFrames(filepath.Join(g.dir, "pids.log")) != nil || g.stuck
+	case strings.HasPrefix(format, "rebuildSegments"):
+		g.stuck = true // the copy that was made before is put back at the next start
 	default:
 		g.topics = true
 	}
