@@ -23,8 +23,9 @@ type Bus struct {
 
 	// Appends, short requests, and long polls have connections of their own: a
 	// broker answers one request of a connection after the other.
-	lanes  []*lane // of appends, see place.route
-	single *lane   // appends one record at a time, see resendOversized
+	small  *lane // appends up to smallBytes
+	bulk   *lane // larger ones
+	single *lane // one record at a time, see resendOversized
 	meta   sarama.Client
 	admin  sarama.ClusterAdmin
 	known  sync.Map // topic → place: seen in the cluster's metadata
@@ -81,9 +82,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Regi
 	}
 	b := &Bus{cfg: cfg, log: log, metrics: m, meta: client, admin: admin}
 	b.life, b.cancel = context.WithCancel(context.Background())
-	for range cfg.lanes {
-		b.lanes = append(b.lanes, newLane(cfg, nil))
-	}
+	b.small, b.bulk = newLane(cfg, nil), newLane(cfg, nil)
 	b.single = newLane(cfg, func(s *sarama.Config) { s.Producer.Flush.MaxMessages = 1 })
 	return b, nil
 }
@@ -103,7 +102,7 @@ func (b *Bus) Close() error {
 	b.cancel()
 	b.users.Wait()
 	var lanes sync.WaitGroup
-	for _, l := range append(b.lanes, b.single) {
+	for _, l := range []*lane{b.small, b.bulk, b.single} {
 		lanes.Go(l.close)
 	}
 	lanes.Wait()

@@ -45,8 +45,6 @@ type Config struct {
 	// SessionTimeout is how long a group waits for a silent member before its
 	// partitions move, default 10 s. A broker may refuse less than 6 s.
 	SessionTimeout time.Duration
-
-	lanes int // producers side by side, see defaultLanes
 }
 
 // TLSConfig names PEM files. The client certificate is read at every handshake,
@@ -105,9 +103,6 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxRecordBytes <= 0 {
 		c.MaxRecordBytes = 16<<20 + 64<<10
-	}
-	if c.lanes <= 0 {
-		c.lanes = defaultLanes
 	}
 	if c.AppendTimeout <= 0 {
 		c.AppendTimeout = 10 * time.Second

@@ -50,31 +50,24 @@ func (partitioner) RequiresConsistency() bool { return true }
 
 // place is what Append knows of a topic.
 type place struct {
-	topic  string
-	count  int32 // of partitions, when it was first seen
-	pinned bool  // a topic of EnsureTopics: the count stands, whatever the cluster says later
-	seed   int   // spreads the topics over the lanes
+	topic string
+	count int32 // the partitions EnsureTopics has seen; 0: the cluster's count, whatever it is
 }
 
-// route chooses a record's partition, where that is ours to choose, and the
-// lane. A key's records all take one lane, or their order within a call would be
-// lost; so the lane follows the first count even where the partition does not.
-func (in place) route(r *Record, lanes int) (partition int32, lane int) {
-	partition = r.Partition
-	if partition == AnyPartition {
-		if r.Key == nil {
-			partition = rand.Int32N(in.count)
-		} else {
-			partition = partitionOf(r.Key, in.count)
-		}
-	} else if in.pinned && partition >= in.count {
-		return math.MaxInt32, 0 // refused by the partitioner
+// partition chooses a record's partition where that is ours to choose.
+func (in place) partition(r *Record) int32 {
+	switch {
+	case in.count == 0:
+		return r.Partition
+	case r.Partition >= in.count:
+		return math.MaxInt32 // refused by the partitioner
+	case r.Partition != AnyPartition:
+		return r.Partition
+	case r.Key == nil:
+		return rand.Int32N(in.count)
+	default:
+		return partitionOf(r.Key, in.count)
 	}
-	lane = (in.seed + int(max(partition, 0))) % lanes
-	if r.Partition == AnyPartition && !in.pinned {
-		partition = AnyPartition
-	}
-	return partition, lane
 }
 
 // locate answers from what was seen before, and asks the cluster otherwise. An
@@ -84,16 +77,16 @@ func (b *Bus) locate(ctx context.Context, topic string) (place, error) {
 	if v, ok := b.known.Load(topic); ok {
 		return v.(place), nil
 	}
-	ids, err := try(ctx, func() ([]int32, error) { return b.meta.Partitions(topic) })
+	_, err := try(ctx, func() ([]int32, error) { return b.meta.Partitions(topic) })
 	if err != nil {
 		return place{}, err
 	}
-	in := place{topic: topic, count: int32(len(ids)), seed: int(partitionOf([]byte(topic), 1<<16))}
+	in := place{topic: topic}
 	b.mu.Lock() // EnsureTopics forgets what is known under the same lock
 	defer b.mu.Unlock()
 	for _, t := range b.ensured {
 		if t.Name == topic {
-			in.count, in.pinned = int32(t.Partitions), true
+			in.count = int32(t.Partitions)
 			break
 		}
 	}

@@ -98,8 +98,6 @@ func (p *producer) close(kill bool) {
 	p.async.AsyncClose()
 }
 
-const defaultLanes = 1
-
 // lane holds the producer in use and makes a new one when there is none.
 type lane struct {
 	cfg  Config

@@ -13,6 +13,12 @@ import (
 // gives for a batch it has seen so long ago that it forgot where it lies.
 var errNoOffset = errors.New("acknowledged without an offset")
 
+// smallBytes parts the calls that go through the lane of small ones from those
+// that go through the lane of bulk. A producer has one request in flight at a
+// broker, and what comes meanwhile waits for the next; so a portal's submission
+// would wait for megabytes that some stage writes. See ADR 0010.
+const smallBytes = 64 << 10
+
 // Append writes the records and returns after the broker's answer for all of
 // them, with acks=all. On success it has filled Partition and Offset of each.
 // Records of one call with the same partition keep their order; so do calls of
@@ -49,11 +55,15 @@ func (b *Bus) append(ctx context.Context, start time.Time, recs []*Record) error
 	}
 	w := newWait(ctx, start, b.cfg.AppendTimeout)
 	defer w.close()
-	items, err := b.pack(w, start, recs)
+	items, bytes, err := b.pack(w, start, recs)
 	if err != nil {
 		return err
 	}
-	if err := b.ship(w, items); err != nil {
+	lane := b.small
+	if bytes > smallBytes {
+		lane = b.bulk
+	}
+	if err := send(w, lane, items); err != nil {
 		return b.failed(err, recs[0].Topic)
 	}
 	if err := b.resendOversized(w, items); err != nil {
@@ -81,34 +91,35 @@ func (b *Bus) failed(err error, topic string) error {
 	return classify(err, "append to "+topic)
 }
 
-// pack checks the records, packs them, and gives each its lane.
-func (b *Bus) pack(w *wait, start time.Time, recs []*Record) ([]outgoing, error) {
-	headers, bytes := 0, 0
+// pack checks the records and packs them. It returns their size, too.
+func (b *Bus) pack(w *wait, start time.Time, recs []*Record) ([]*outgoing, int, error) {
+	headers, headerBytes, bytes := 0, 0, 0
 	for _, r := range recs {
 		if r.Topic == "" {
-			return nil, fault.New(fault.Permanent, fault.ReasonUnknownTopic, "a record names no topic")
+			return nil, 0, fault.New(fault.Permanent, fault.ReasonUnknownTopic, "a record names no topic")
 		}
 		hb := r.headerBytes()
-		if n := r.sizeWith(hb); n > b.cfg.MaxRecordBytes {
-			return nil, fault.New(fault.Permanent, fault.ReasonTooLarge, "append to %s: the record has %d bytes, more than %d", r.Topic, n, b.cfg.MaxRecordBytes)
+		n := r.sizeWith(hb)
+		if n > b.cfg.MaxRecordBytes {
+			return nil, 0, fault.New(fault.Permanent, fault.ReasonTooLarge, "append to %s: the record has %d bytes, more than %d", r.Topic, n, b.cfg.MaxRecordBytes)
 		}
-		headers, bytes = headers+len(r.Headers), bytes+hb
+		headers, headerBytes, bytes = headers+len(r.Headers), headerBytes+hb, bytes+n
 	}
-	items := make([]outgoing, len(recs))
-	p := newPacker(headers, bytes, start)
+	all, items := make([]outgoing, len(recs)), make([]*outgoing, len(recs))
+	p := newPacker(headers, headerBytes, start)
 	var in place
 	for i, r := range recs {
 		if r.Topic != in.topic {
 			var err error
 			if in, err = b.seek(w, r.Topic); err != nil {
-				return nil, b.failed(err, r.Topic)
+				return nil, 0, b.failed(err, r.Topic)
 			}
 		}
-		it := &items[i]
-		p.fill(it, r)
-		it.partition, it.lane = in.route(r, len(b.lanes))
+		items[i] = &all[i]
+		p.fill(items[i], r)
+		items[i].partition = in.partition(r)
 	}
-	return items, nil
+	return items, bytes, nil
 }
 
 func (b *Bus) seek(w *wait, topic string) (place, error) {
@@ -124,45 +135,12 @@ func (b *Bus) seek(w *wait, topic string) (place, error) {
 	return in, err
 }
 
-// ship sends the items, each through its lane, and waits for all answers. After
-// an error some may still be written.
-func (b *Bus) ship(w *wait, items []outgoing) error {
-	if len(items) == 1 { // the common case, without the sorting
-		return send(w, b.lanes[items[0].lane], []*outgoing{&items[0]})
-	}
-	byLane := make([][]*outgoing, len(b.lanes))
-	for i := range items {
-		it := &items[i]
-		byLane[it.lane] = append(byLane[it.lane], it)
-	}
-	var under []*shipment
-	var failed error
-	for n, its := range byLane {
-		if len(its) == 0 {
-			continue
-		}
-		s, err := dispatch(w, b.lanes[n], its)
-		if err != nil {
-			failed = err
-			break
-		}
-		under = append(under, s)
-	}
-	for _, s := range under {
-		if err := s.await(w); err != nil && failed == nil {
-			failed = err
-		}
-	}
-	return failed
-}
-
 // resendOversized sends alone what a broker refused as too large: sarama fills
 // batches up to the largest record any topic takes, so a batch may be too large
 // for a topic whose records are not.
-func (b *Bus) resendOversized(w *wait, items []outgoing) error {
+func (b *Bus) resendOversized(w *wait, items []*outgoing) error {
 	var again []*outgoing
-	for i := range items {
-		it := &items[i]
+	for _, it := range items {
 		if errors.Is(it.err, sarama.ErrMessageSizeTooLarge) || errors.Is(it.err, sarama.ErrMessageSetSizeTooLarge) {
 			again = append(again, it)
 		} else if it.err != nil {

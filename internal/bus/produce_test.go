@@ -148,7 +148,7 @@ func TestOneErrorFailsNoOtherCall(t *testing.T) {
 			return kerr.NotLeaderForPartition
 		}
 	})
-	b := open(t, config(c.ListenAddrs()).WithLanes(1))
+	b := open(t, config(c.ListenAddrs()))
 	tp := topic(t, b, 2)
 	other := make(chan error, 1)
 	go func() { other <- b.Append(t.Context(), &bus.Record{Topic: tp, Partition: 1, Value: []byte("other")}) }()
@@ -171,7 +171,7 @@ func TestRenewedProducersAreClosedToTheEnd(t *testing.T) {
 		}
 		return nil
 	})
-	b := open(t, config(c.ListenAddrs()).WithLanes(1))
+	b := open(t, config(c.ListenAddrs()))
 	tp := topic(t, b, 1)
 	appendAll(t, b, record(tp, "k", "first"))
 	before := runtime.NumGoroutine()

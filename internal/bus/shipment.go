@@ -17,7 +17,6 @@ type outgoing struct {
 	key       octets
 	value     octets
 	partition int32 // asked for
-	lane      int
 	ship      *shipment
 	err       error
 }
