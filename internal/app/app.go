@@ -211,6 +211,9 @@ func (a *App) openBus(ctx context.Context, cfg *config.Config) error {
 	}
 	a.closers.add("bus", func(context.Context) error { return b.Close() })
 	a.bus = b
+	if err := checkRights(ctx, b, cfg); err != nil {
+		return err
+	}
 	if err := b.CheckSafety(ctx); err != nil {
 		return err
 	}
@@ -226,6 +229,9 @@ func (a *App) openBus(ctx context.Context, cfg *config.Config) error {
 		}
 	}
 	if err := b.EnsureTopics(ctx, topics); err != nil {
+		return err
+	}
+	if err := checkRights(ctx, b, cfg); err != nil { // on topics that are new, too
 		return err
 	}
 	a.brokers, a.portals = bc.Brokers, topicPortals(cfg)

@@ -1,0 +1,10 @@
+package bus
+
+// Settings returns what a topic is created with.
+func Settings(cfg Config, t Topic) map[string]string {
+	out := map[string]string{}
+	for k, v := range t.entries(cfg.withDefaults()) {
+		out[k] = *v
+	}
+	return out
+}
