@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"weiche/internal/bus"
 	"weiche/internal/fault"
 	"weiche/internal/submission"
 )
@@ -240,6 +241,41 @@ func TestAckCrashAfterDecision(t *testing.T) {
 	// What comes now is decided by the new one.
 	if a := r.decided(r.submit("a2", r.in(0, "A"), region), 1); a.Decision.Authority.ID != "other" {
 		t.Fatalf("%+v", a.Decision)
+	}
+}
+
+// A crash between the two deliveries of a submission, of which the first is
+// delivered before dispatch comes back: the second still goes out.
+func TestAckCrashBetweenDeliveries(t *testing.T) {
+	r := newRig(t)
+	r.book.rules(t, "08", "one", map[submission.Region][]string{"08115": {"bb+cc"}})
+	r.hurt.set(func(h *hurt) {
+		h.record = func(rec *bus.Record) error {
+			if rec.Topic == TopicDeliveries && rec.Headers["ce_destination"] == "08-cc" {
+				return fault.New(fault.Retryable, fault.ReasonBrokerUnavailable, "")
+			}
+			return nil
+		}
+	})
+	m := r.submit("a1", r.in(0, "A"), region)
+	first := r.decided(m, 1)
+	r.eventually("the first is appended", func() bool { return len(r.read(TopicDeliveries, m)) > 0 })
+	epoch, err := r.ledger.Acquire(r.ctx(), submission.StageDelivery, 0)
+	must(t, err)
+	bb, cc := submission.NewDeliveryID(m.ID, "08-bb", 1), submission.NewDeliveryID(m.ID, "08-cc", 1)
+	must(t, r.ledger.Append(t.Context(), 0, submission.Event{ID: uuid.New(), Type: submission.EventDelivered, At: m.AcceptedAt, Stage: submission.StageDelivery,
+		Epoch: epoch, Submission: m.ID, CaseID: m.CaseID, Land: m.Land, Service: m.Service, Revision: 1, DeliveryID: bb, Attempt: 1}))
+	r.stop()
+	r.hurt.set(func(h *hurt) { h.record = nil })
+	r.open()
+	r.acked(0)
+	out := r.read(TopicDeliveries, m)
+	out = slices.DeleteFunc(out, func(rec *bus.Record) bool { return rec.Headers["ce_destination"] == "08-bb" })
+	if len(out) != 1 || out[0].Headers["ce_destination"] != "08-cc" || out[0].Headers["ce_decision"] != first.DecisionID.String() {
+		t.Fatalf("%d deliveries to the second destination: %v", len(out), out)
+	}
+	if dm, err := submission.ParseDeliveryMeta(out[0].Headers); err != nil || dm.DeliveryID != cc {
+		t.Fatalf("%+v, %v", dm, err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -70,7 +71,7 @@ func (b *book) maps(f func(Job) ([]byte, error)) { b.mu.Lock(); defer b.mu.Unloc
 func (b *book) asked() int { b.mu.Lock(); defer b.mu.Unlock(); return len(b.jobs) }
 
 // rules says who is responsible: region → authorities; each authority has a
-// destination of its own name.
+// destination of its own name, "a+b" the two destinations a and b.
 func (b *book) rules(t *testing.T, land submission.Land, hash string, regions map[submission.Region][]string) {
 	t.Helper()
 	l := &config.Land{Key: land, Hash: hash, Services: []config.Offer{{Service: trade}}}
@@ -80,9 +81,12 @@ func (b *book) rules(t *testing.T, land submission.Land, hash string, regions ma
 			return
 		}
 		seen[a] = true
-		l.Destinations = append(l.Destinations, config.Destination{ID: a, Adapter: "file", Formats: []submission.Format{format}})
+		doors := strings.Split(a, "+")
+		for _, d := range doors {
+			l.Destinations = append(l.Destinations, config.Destination{ID: d, Adapter: "file", Formats: []submission.Format{format}})
+		}
 		l.Authorities = append(l.Authorities, config.Authority{Authority: submission.Authority{ID: a, Key: "bab:1", Name: a},
-			Destinations: map[submission.Service][]string{config.AnyService: {a}}})
+			Destinations: map[submission.Service][]string{config.AnyService: doors}})
 	}
 	add("spare")
 	for region, authorities := range regions {

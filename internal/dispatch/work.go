@@ -64,8 +64,10 @@ func (w *work) plan(ctx context.Context) (err error) {
 }
 
 // recorded returns the decision of this very record when a crash may have come
-// between recording it and appending its deliveries. Appending them again is
-// harmless: delivery drops what it knows.
+// between recording it and appending its deliveries, with those deliveries of
+// which nothing is told yet: one may be delivered already and the next not even
+// appended. Appending what stands there is harmless: delivery drops what it
+// knows.
 func (w *work) recorded() (*submission.Decision, bool) {
 	a := w.acct
 	if a.Dispatched != w.meta.Revision || a.Decision == nil || a.Own != submission.InFlight {
@@ -74,12 +76,12 @@ func (w *work) recorded() (*submission.Decision, bool) {
 	if w.meta.Revision == 1 && a.Append != w.meta.Append {
 		return nil, false // another append of the same submission: the first counts
 	}
-	for _, d := range a.Deliveries {
-		if d.State != submission.InFlight || d.Attempts > 0 {
-			return nil, false
-		}
-	}
-	return a.Decision, true
+	rest := *a.Decision
+	rest.Deliveries = slices.DeleteFunc(slices.Clone(rest.Deliveries), func(p submission.PlannedDelivery) bool {
+		d := a.Delivery(p.ID)
+		return d != nil && (d.State != submission.InFlight || d.Attempts > 0)
+	})
+	return &rest, len(rest.Deliveries) > 0
 }
 
 func (w *work) decide(ctx context.Context) error {
