@@ -127,6 +127,9 @@ func (w *writer) check() {
 // everything, each time by an error that says try again; with room again it goes
 // on by itself; and nothing acknowledged is missing after a kill.
 func TestFullDisk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("fills a file system")
+	}
 	dir := t.TempDir()
 	mount(t, dir, "size=160m")
 	addr, kill := child(t, dir)

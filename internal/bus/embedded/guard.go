@@ -27,7 +27,7 @@ const (
 	// on and frees room.
 	acceptReserve = 128 << 20
 	inodeReserve  = 64
-	// kfake keeps some 120 bytes in memory for each batch of the log.
+	// kfake keeps some 75 bytes in memory for each batch of the log.
 	maxBatches = 4 << 20
 	guardPause = 2 * time.Second
 )
