@@ -1,8 +1,6 @@
 package app
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"path/filepath"
 	"slices"
@@ -117,10 +115,8 @@ func (l *Library) Message(j dispatch.Job) ([]byte, error) {
 		}
 		return nil, fault.New(fault.Permanent, fault.ReasonNoFormat, "process %s has no mapping to %s", proc.ID, j.Format)
 	}
-	dec := json.NewDecoder(bytes.NewReader(j.Envelope.Data))
-	dec.UseNumber()
-	var form any
-	if err := dec.Decode(&form); err != nil {
+	form, err := j.Envelope.Form()
+	if err != nil {
 		return nil, fault.New(fault.Permanent, fault.ReasonUndecodable, "the form is not JSON")
 	}
 	xml, err := m.Apply(transform.Input{

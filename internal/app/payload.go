@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"encoding/json"
 	"io"
 
 	"weiche/internal/blob"
@@ -15,8 +14,9 @@ import (
 
 // Section names of a record's box.
 const (
-	sectionSubmission = intake.SectionSubmission
-	sectionXML        = "xml"
+	sectionSubmission  = intake.SectionSubmission
+	sectionAttachments = intake.SectionAttachments
+	sectionXML         = "xml"
 )
 
 // topicKeys holds the day keys; it is compacted and has one partition.
@@ -68,11 +68,33 @@ func (p payload) envelope(ctx context.Context, box *seal.Box, key *seal.DataKey)
 	if err != nil {
 		return nil, err
 	}
-	e := &submission.Envelope{}
-	if err := json.Unmarshal(plain, e); err != nil {
+	e, err := submission.DecodeEnvelope(plain)
+	if err != nil {
 		return nil, fault.New(fault.Permanent, fault.ReasonUndecodable, "the sealed submission is not what intake writes")
 	}
 	return e, nil
+}
+
+// attachments are all that an adapter needs of the envelope. They have a section
+// of their own, so that a form is not opened only to pass its attachments on;
+// records accepted before that have them in the envelope alone.
+func (p payload) attachments(ctx context.Context, box *seal.Box, key *seal.DataKey) ([]submission.Attachment, error) {
+	if _, ok := box.Section(sectionAttachments); !ok {
+		e, err := p.envelope(ctx, box, key)
+		if err != nil {
+			return nil, err
+		}
+		return e.Attachments, nil
+	}
+	plain, err := p.vault.Section(ctx, key, box, sectionAttachments)
+	if err != nil {
+		return nil, err
+	}
+	list, err := submission.DecodeAttachments(plain)
+	if err != nil {
+		return nil, fault.New(fault.Permanent, fault.ReasonUndecodable, "the sealed list of attachments is not what intake writes")
+	}
+	return list, nil
 }
 
 // WithXML implements dispatch.Payload.
@@ -104,7 +126,7 @@ func (p deliveryPayload) Open(ctx context.Context, m submission.DeliveryMeta, va
 	if err != nil {
 		return nil, err
 	}
-	e, err := p.envelope(ctx, box, key)
+	attachments, err := p.attachments(ctx, box, key)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +135,7 @@ func (p deliveryPayload) Open(ctx context.Context, m submission.DeliveryMeta, va
 		Service: m.Service, Destination: m.Destination, Format: m.Format, Test: m.Test, Traceparent: m.Traceparent, XML: xml,
 		Authority: p.authority(m.Land, m.AuthorityID),
 	}
-	for _, at := range e.Attachments {
+	for _, at := range attachments {
 		d.Attachments = append(d.Attachments, submission.File{
 			ID: at.AttachmentID, Filename: at.Filename, MIMEType: at.MIMEType, Purpose: at.Purpose, SHA512: at.Hash.Content, Size: at.Size,
 			Open: func() (io.ReadCloser, error) { return p.vault.OpenFile(ctx, key, at.Blob, at.Hash.Content) },

@@ -92,11 +92,12 @@ func (v *Vault) PutSection(ctx context.Context, key *seal.DataKey, box *seal.Box
 		}
 		kind = inBlob
 	}
-	sealed, err := key.Seal(sectionAAD(box.Subject, name, kind), content)
+	data := append(make([]byte, 0, 1+len(content)+seal.Overhead), kind)
+	data, err := key.AppendSeal(data, sectionAAD(box.Subject, name, kind), content)
 	if err != nil {
 		return err
 	}
-	box.Put(name, append([]byte{kind}, sealed...))
+	box.Put(name, data)
 	return nil
 }
 

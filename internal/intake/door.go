@@ -45,6 +45,11 @@ const TopicSubmissions = "weiche.submissions"
 // size.
 const SectionSubmission = "submission"
 
+// SectionAttachments is the section that holds the list of the envelope's
+// attachments once more, as JSON, [] where there are none: delivery needs no
+// more than that and the message.
+const SectionAttachments = "attachments"
+
 // finishTime bounds what follows once everything of a submission has arrived
 // and is checked: claim, blobs' deletion, append.
 const finishTime = 30 * time.Second
@@ -323,17 +328,7 @@ func (a *attempt) finish(ctx context.Context, key *seal.DataKey, prefix string, 
 	}
 	a.meta.AcceptedAt = first.AcceptedAt()
 
-	plain, err := json.Marshal(env)
-	if err != nil {
-		a.drop(ctx)
-		return Accepted{}, ProblemOf(err)
-	}
-	box := &seal.Box{Subject: a.meta.ID.String(), Key: key.Wrapped()}
-	if err := deps.Vault.PutSection(ctx, key, box, prefix, SectionSubmission, plain); err != nil {
-		a.drop(ctx)
-		return Accepted{}, ProblemOf(err)
-	}
-	value, err := box.MarshalBinary()
+	value, err := a.seal(ctx, key, prefix, env)
 	if err != nil {
 		a.drop(ctx)
 		return Accepted{}, ProblemOf(err)
@@ -357,6 +352,25 @@ func (a *attempt) finish(ctx context.Context, key *seal.DataKey, prefix string, 
 	}
 	failpoint.Hit("intake.submission-appended")
 	return acc, nil
+}
+
+// seal makes the record's value.
+func (a *attempt) seal(ctx context.Context, key *seal.DataKey, prefix string, env *submission.Envelope) ([]byte, error) {
+	box := &seal.Box{Subject: a.meta.ID.String(), Key: key.Wrapped()}
+	put := func(section string, content any) error {
+		plain, err := json.Marshal(content)
+		if err != nil {
+			return err
+		}
+		return a.door.d.Vault.PutSection(ctx, key, box, prefix, section, plain)
+	}
+	if err := put(SectionSubmission, env); err != nil {
+		return nil, err
+	}
+	if err := put(SectionAttachments, append([]submission.Attachment{}, env.Attachments...)); err != nil {
+		return nil, err
+	}
+	return box.MarshalBinary()
 }
 
 func (a *attempt) receipt() (string, error) {
