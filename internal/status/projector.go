@@ -21,10 +21,18 @@ import (
 	"weiche/internal/submission"
 )
 
-// Batches are as large as what has come in meanwhile, within these bounds.
+// What a batch may hold, and how long it may wait for more. A record that comes
+// alone waits for lone, less than a person notices. The more records the batch
+// before held, the longer the next one gathers: a submission whose records come
+// in one batch is written once. When somebody waits for the projection it goes
+// on after hurried.
 const (
-	batchRecords = 500
-	batchWait    = 20 * time.Millisecond
+	batchRecords = 4096
+	batchBytes   = 8 << 20
+	lone         = 2 * time.Millisecond
+	perRecord    = time.Millisecond / 4
+	loaded       = 100 * time.Millisecond
+	hurried      = 5 * time.Millisecond
 	lagEvery     = 5 * time.Second
 )
 
@@ -107,7 +115,7 @@ func (p *Projector) Run(ctx context.Context) error {
 			continue
 		}
 		began := time.Now()
-		err := p.session(sctx, p.store.activeGeneration, p.store.progress.advance)
+		err := p.session(sctx, p.store.activeGeneration, &p.store.progress)
 		cancel()
 		if ctx.Err() != nil {
 			return nil
@@ -137,14 +145,22 @@ func describe(err error) string {
 	return err.Error()
 }
 
-// session projects into one generation until ctx ends or something fails.
-func (p *Projector) session(ctx context.Context, target func() *generation, advanced func(map[source]int64, map[epochKey]epoch)) error {
+// session projects into one generation until ctx ends or something fails. What
+// the end of ctx made fail is no failure.
+func (p *Projector) session(ctx context.Context, target func() *generation, reached *progress) error {
+	if err := p.follow(ctx, target, reached); ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+func (p *Projector) follow(ctx context.Context, target func() *generation, reached *progress) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
 	from := target().offsets
-	records := make(chan *bus.Record, 2*batchRecords)
+	records := make(chan *bus.Record, 1024)
 	failed := make(chan error, 1)
 	for _, topic := range []string{TopicEvents, TopicSubmissions, TopicClaims} {
 		oldest, newest, err := p.Log.Offsets(ctx, topic)
@@ -158,7 +174,7 @@ func (p *Projector) session(ctx context.Context, target func() *generation, adva
 				return fmt.Errorf("partition %d of %s ends at %d, but %d records of it are projected: rebuild the status store", i, topic, newest[i], from[src])
 			}
 			if from[src] < oldest[i] && oldest[i] == newest[i] {
-				advanced(map[source]int64{src: oldest[i]}, nil) // nothing is left there to wait for
+				reached.advance(map[source]int64{src: oldest[i]}, nil) // nothing is left there to wait for
 			}
 			wg.Add(1)
 			go func() {
@@ -188,6 +204,7 @@ func (p *Projector) session(ctx context.Context, target func() *generation, adva
 	}
 	lag := time.NewTicker(lagEvery)
 	defer lag.Stop()
+	last := 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -197,29 +214,41 @@ func (p *Projector) session(ctx context.Context, target func() *generation, adva
 		case <-lag.C:
 			p.measureLag(ctx)
 		case r := <-records:
-			if err := p.batch(ctx, target(), r, records, advanced); err != nil {
+			recs := collect(r, records, reached, min(max(lone, time.Duration(last)*perRecord), loaded))
+			if err := p.batch(ctx, target(), recs, reached); err != nil {
 				return err
 			}
+			last = len(recs)
 		}
 	}
 }
 
-func (p *Projector) batch(ctx context.Context, g *generation, first *bus.Record, more <-chan *bus.Record, advanced func(map[source]int64, map[epochKey]epoch)) error {
-	recs := []*bus.Record{first}
-	// What is there already goes along; only a lone record waits a little for
-	// others, never longer than a person notices.
-	timer := time.NewTimer(2 * time.Millisecond)
-	defer timer.Stop()
-	until := time.Now().Add(batchWait)
-collect:
-	for len(recs) < batchRecords && time.Now().Before(until) {
+// collect gathers a batch for so long, or until it is full.
+func collect(first *bus.Record, more <-chan *bus.Record, reached *progress, wait time.Duration) []*bus.Record {
+	recs, bytes := []*bus.Record{first}, len(first.Value)
+	began := time.Now()
+	if reached.awaited.Load() > 0 {
+		wait = min(wait, hurried)
+	}
+	over := time.NewTimer(wait)
+	defer over.Stop()
+	for len(recs) < batchRecords && bytes < batchBytes {
 		select {
 		case r := <-more:
-			recs = append(recs, r)
-		case <-timer.C:
-			break collect
+			recs, bytes = append(recs, r), bytes+len(r.Value)
+		case <-reached.hurry:
+			if left := hurried - time.Since(began); wait > hurried {
+				wait = hurried
+				over.Reset(max(0, left))
+			}
+		case <-over.C:
+			return recs
 		}
 	}
+	return recs
+}
+
+func (p *Projector) batch(ctx context.Context, g *generation, recs []*bus.Record, reached *progress) error {
 	p.store.write.Lock()
 	defer p.store.write.Unlock()
 	out, err := p.store.project(ctx, g, p.Verify, recs)
@@ -227,7 +256,7 @@ collect:
 		return err
 	}
 	p.report(out)
-	advanced(g.offsets, g.epochs)
+	reached.advance(g.offsets, g.epochs)
 	return nil
 }
 
@@ -349,7 +378,7 @@ func (p *Projector) Rebuild(ctx context.Context) error {
 	reached.init()
 	sctx, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
-	go func() { ended <- p.session(sctx, func() *generation { return next }, reached.advance) }()
+	go func() { ended <- p.session(sctx, func() *generation { return next }, &reached) }()
 	stop := sync.OnceValue(func() error { cancel(); return <-ended })
 	defer func() { _ = stop() }()
 	want, err := asked(ctx, p.Log, TopicEvents, TopicSubmissions, TopicClaims)

@@ -1,10 +1,13 @@
 package status
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
 	"reflect"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
@@ -157,4 +160,55 @@ func TestCache(t *testing.T) {
 	if c.get(last) != nil {
 		t.Error("an entry too large for the cache left the one before it")
 	}
+}
+
+// All who ask at once share a request, and nobody is answered by one that began
+// before the call.
+func TestEndsAreAskedOnceForAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked int64
+		answer := make(chan error)
+		e := &ends{ask: func(context.Context) ([]int64, []int64, error) {
+			asked++
+			n := asked
+			return nil, []int64{n}, <-answer
+		}}
+		got := make(chan int64, 100)
+		ask := func(ctx context.Context) {
+			go func() {
+				if _, newest, err := e.now(ctx); err != nil {
+					got <- -1
+				} else {
+					got <- newest[0]
+				}
+			}()
+		}
+		ask(t.Context())
+		synctest.Wait() // its request is under way
+		for range 50 {
+			ask(t.Context())
+		}
+		gone, cancel := context.WithCancel(t.Context())
+		ask(gone)
+		synctest.Wait()
+		cancel()
+		if n := <-got; n != -1 {
+			t.Errorf("who gave up got %d", n)
+		}
+		answer <- nil
+		if n := <-got; n != 1 {
+			t.Errorf("the first one got the answer %d", n)
+		}
+		answer <- nil
+		for range 50 {
+			if n := <-got; n != 2 {
+				t.Errorf("who came meanwhile got the answer %d", n)
+			}
+		}
+		ask(t.Context())
+		answer <- errors.New("the brokers are away")
+		if n := <-got; n != -1 || asked != 3 {
+			t.Errorf("a failed request: %d, after %d", n, asked)
+		}
+	})
 }
