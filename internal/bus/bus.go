@@ -65,7 +65,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Regi
 	}
 	wait, cancel := context.WithTimeout(ctx, cfg.AppendTimeout)
 	defer cancel()
-	client, err := try(wait, func() (sarama.Client, error) { return sarama.NewClient(cfg.Brokers, conf) })
+	client, err := try(wait, func() (sarama.Client, error) { return cfg.connect(cfg.client) })
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, fault.Of(ctx.Err())

@@ -48,7 +48,7 @@ type Config struct {
 }
 
 // TLSConfig names PEM files. The client certificate is read at every handshake,
-// so a renewed one needs no restart; the CA file at every new client.
+// so a renewed one needs no restart; a changed CA file makes the clients anew.
 type TLSConfig struct {
 	CAFile     string // default: the system's roots
 	CertFile   string // client certificate, with KeyFile
@@ -57,8 +57,8 @@ type TLSConfig struct {
 }
 
 // SASLConfig says who the router is to the brokers. Files are read again at every
-// new connection (PLAIN: at every new client), so a changed secret needs no
-// restart.
+// new connection; a changed PLAIN password makes the clients anew. So a changed
+// secret needs no restart.
 type SASLConfig struct {
 	Mechanism    string // PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER
 	Username     string // not with OAUTHBEARER

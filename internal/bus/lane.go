@@ -20,17 +20,13 @@ type producer struct {
 }
 
 func openProducer(cfg Config, tune func(*sarama.Config)) (*producer, error) {
-	conf, err := cfg.producer()
-	if err != nil {
-		return nil, err
-	}
-	if tune != nil {
-		tune(conf)
-	}
-	if err := conf.Validate(); err != nil {
-		return nil, err
-	}
-	client, err := sarama.NewClient(cfg.Brokers, conf)
+	client, err := cfg.connect(func() (*sarama.Config, error) {
+		conf, err := cfg.producer()
+		if err == nil && tune != nil {
+			tune(conf)
+		}
+		return conf, err
+	})
 	if err != nil {
 		return nil, err
 	}

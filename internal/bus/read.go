@@ -349,11 +349,7 @@ func (b *Bus) tailer(topic string, partition int32, from int64) (sarama.Partitio
 		}
 	}
 	if use == nil {
-		conf, err := b.cfg.consumer(16)
-		if err != nil {
-			return nil, nil, err
-		}
-		client, err := sarama.NewClient(b.cfg.Brokers, conf)
+		client, err := b.cfg.connect(func() (*sarama.Config, error) { return b.cfg.consumer(16) })
 		if err != nil {
 			return nil, nil, err
 		}

@@ -305,8 +305,31 @@ func authenticatesAgain(t *testing.T, f *fortress) {
 // A password that is changed at the brokers and in its file is used by every
 // connection made after that, of the producer, the group, tails and short requests.
 func passwordChanged(t *testing.T, f *fortress) {
-	s := user(t, "SCRAM-SHA-256", "weiche", password)
-	b := open(t, f.config("sasl", f.tls(), s))
+	const changed = "changed-0123456789"
+	users := map[string]*bus.SASLConfig{"SCRAM-SHA-256": user(t, "SCRAM-SHA-256", "weiche", password), "PLAIN": user(t, "PLAIN", "weiche", password)}
+	var checks []func(*testing.T)
+	for name, s := range users {
+		b := open(t, f.config("sasl", f.tls(), s))
+		checks = append(checks, atWork(t, b, name))
+	}
+	if _, err := f.Administrator(t).UpsertUserScramCredentials([]sarama.AlterUserScramCredentialsUpsert{
+		{Name: "weiche", Mechanism: sarama.SCRAM_MECHANISM_SHA_256, Iterations: 4096, Salt: []byte("salt-of-sixteen!"), Password: []byte(changed)}}); err != nil {
+		t.Fatal(err)
+	}
+	f.Nodes[0].Set("listener.name.sasl.plain.sasl.jaas.config",
+		fmt.Sprintf(`org.apache.kafka.common.security.plain.PlainLoginModule required user_weiche="%s";`, changed))
+	for _, s := range users {
+		rewrite(t, s.PasswordFile, changed)
+	}
+	f.Nodes[0].Restart() // every connection is made anew
+	for _, check := range checks {
+		check(t)
+	}
+}
+
+// atWork lets a bus append, consume and tail. What it returns checks that it does
+// so still.
+func atWork(t *testing.T, b *bus.Bus, of string) func(*testing.T) {
 	name := topic(t, b, 1)
 	ch, _ := subscribe(t, b, bus.Group{Name: "g." + name}, name)
 	var tailed atomic.Int64
@@ -315,35 +338,21 @@ func passwordChanged(t *testing.T, f *fortress) {
 	go func() { ended <- b.Tail(ctx, name, 0, 0, func(*bus.Record) error { tailed.Add(1); return nil }) }()
 	appendAll(t, b, record(name, "k", "1"))
 	next(t, ch).Ack()
-
-	const changed = "changed-0123456789"
-	conf := sarama.NewConfig()
-	conf.Version = sarama.V3_6_0_0
-	admin, err := sarama.NewClusterAdmin(f.Addrs(), conf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = admin.Close() }()
-	if _, err := admin.UpsertUserScramCredentials([]sarama.AlterUserScramCredentialsUpsert{
-		{Name: "weiche", Mechanism: sarama.SCRAM_MECHANISM_SHA_256, Iterations: 4096, Salt: []byte("salt-of-sixteen!"), Password: []byte(changed)}}); err != nil {
-		t.Fatal(err)
-	}
-	rewrite(t, s.PasswordFile, changed)
-	f.Nodes[0].Restart() // every connection is made anew
-	eventually(t, "an append", func() bool { return b.Append(t.Context(), record(name, "k", "2")) == nil })
-	for { // the first may come again
-		m := next(t, ch)
-		if m.Ack(); string(m.Payload) == "2" {
-			break
+	eventually(t, of+": the tail", func() bool { return tailed.Load() >= 1 })
+	return func(t *testing.T) {
+		eventually(t, of+": an append", func() bool { return b.Append(t.Context(), record(name, "k", "2")) == nil })
+		for { // the first may come again
+			m := next(t, ch)
+			if m.Ack(); string(m.Payload) == "2" {
+				break
+			}
 		}
-	}
-	eventually(t, "the tail", func() bool { return tailed.Load() >= 2 })
-	if err := b.Ping(t.Context()); err != nil {
-		t.Error(err)
-	}
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
+		eventually(t, of+": the tail", func() bool { return tailed.Load() >= 2 })
+		eventually(t, of+": short requests", func() bool { return b.Ping(t.Context()) == nil })
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -313,6 +313,19 @@ func (n *Node) end(s syscall.Signal) {
 	n.done = nil
 }
 
+// Set changes a broker property from the next start on.
+func (n *Node) Set(name, value string) {
+	n.t.Helper()
+	f, err := os.OpenFile(n.config(), os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	_, err = fmt.Fprintf(f, "%s=%s\n", name, value)
+	if err := errors.Join(err, f.Close()); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
 // Restart starts a stopped node again, on its port and directory.
 func (n *Node) Restart() {
 	n.t.Helper()
