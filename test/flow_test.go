@@ -117,12 +117,17 @@ func landed(t *testing.T, r *router, receiver *receiver) *landing {
 
 func connect(t *testing.T, brokers []string) *bus.Bus {
 	t.Helper()
-	b, err := bus.Open(t.Context(), bus.Config{Brokers: brokers, ClientID: "test"}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	b, closeBus, err := dial(brokers)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { b.Close() })
+	t.Cleanup(closeBus)
 	return b
+}
+
+func dial(brokers []string) (b *bus.Bus, closeBus func(), err error) {
+	b, err = bus.Open(context.Background(), bus.Config{Brokers: brokers, ClientID: "test"}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	return b, func() { b.Close() }, err
 }
 
 func readAll(t *testing.T, b *bus.Bus, topic string, fn func(*bus.Record)) {

@@ -90,6 +90,7 @@ func soak() bool { return os.Getenv("WEICHE_SOAK") == "1" }
 // router is a router in a process of its own.
 type router struct {
 	t      *testing.T
+	Binary string // what serves; the command line is always the plain one
 	Data   string
 	Config string
 	Env    []string
@@ -107,7 +108,7 @@ type router struct {
 
 func newRouter(t *testing.T, env ...string) *router {
 	t.Helper()
-	r := &router{t: t, Data: filepath.Join(t.TempDir(), "data"), Config: filepath.Join(repo, "config"), Env: env}
+	r := &router{t: t, Binary: binary, Data: filepath.Join(t.TempDir(), "data"), Config: filepath.Join(repo, "config"), Env: env}
 	t.Cleanup(func() {
 		r.Kill()
 		if t.Failed() {
@@ -154,7 +155,7 @@ func (r *router) start() error {
 	r.out.Reset()
 	r.mu.Unlock()
 	os.Remove(filepath.Join(r.Data, "addresses.json"))
-	cmd := exec.Command(binary, "serve", "--config", r.Config, "--data", r.Data, "--listen", "127.0.0.1:0", "--ops", "127.0.0.1:0")
+	cmd := exec.Command(r.Binary, "serve", "--config", r.Config, "--data", r.Data, "--listen", "127.0.0.1:0", "--ops", "127.0.0.1:0")
 	cmd.Dir = repo
 	cmd.Env = append(os.Environ(), r.Env...)
 	cmd.Stdout = lockedWriter{&r.mu, []io.Writer{&r.log, &r.out}}
