@@ -25,6 +25,7 @@ type Bus struct {
 	// broker answers one request of a connection after the other.
 	small  *lane // appends up to smallBytes
 	bulk   *lane // larger ones
+	books  *lane // claims and events, compressed
 	single *lane // one record at a time, see resendOversized
 	meta   sarama.Client
 	admin  sarama.ClusterAdmin
@@ -83,6 +84,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Regi
 	b := &Bus{cfg: cfg, log: log, metrics: m, meta: client, admin: admin}
 	b.life, b.cancel = context.WithCancel(context.Background())
 	b.small, b.bulk = newLane(cfg, nil), newLane(cfg, nil)
+	b.books = newLane(cfg, func(s *sarama.Config) { s.Producer.Compression = sarama.CompressionSnappy })
 	b.single = newLane(cfg, func(s *sarama.Config) { s.Producer.Flush.MaxMessages = 1 })
 	return b, nil
 }
@@ -102,7 +104,7 @@ func (b *Bus) Close() error {
 	b.cancel()
 	b.users.Wait()
 	var lanes sync.WaitGroup
-	for _, l := range []*lane{b.small, b.bulk, b.single} {
+	for _, l := range []*lane{b.small, b.bulk, b.books, b.single} {
 		lanes.Go(l.close)
 	}
 	lanes.Wait()

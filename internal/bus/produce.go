@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -13,11 +14,24 @@ import (
 // gives for a batch it has seen so long ago that it forgot where it lies.
 var errNoOffset = errors.New("acknowledged without an offset")
 
-// smallBytes parts the calls that go through the lane of small ones from those
-// that go through the lane of bulk. A producer has one request in flight at a
-// broker, and what comes meanwhile waits for the next; so a portal's submission
-// would wait for megabytes that some stage writes. See ADR 0010.
+// smallBytes parts small calls from bulk.
 const smallBytes = 64 << 10
+
+// lane chooses the producer for a call. A producer has one request in flight at
+// a broker, and what comes meanwhile waits for the next; so what a portal waits
+// for would stand behind megabytes that some stage writes. Compression is a
+// producer's too: it pays for claims and events, which are JSON, and not for
+// what is sealed. A call stays whole, so its order does. See ADR 0010.
+func (b *Bus) lane(recs []*Record, bytes int) *lane {
+	switch {
+	case !slices.ContainsFunc(recs, func(r *Record) bool { return r.Topic != TopicEvents && r.Topic != TopicClaims }):
+		return b.books
+	case bytes > smallBytes:
+		return b.bulk
+	default:
+		return b.small
+	}
+}
 
 // Append writes the records and returns after the broker's answer for all of
 // them, with acks=all. On success it has filled Partition and Offset of each.
@@ -59,11 +73,7 @@ func (b *Bus) append(ctx context.Context, start time.Time, recs []*Record) error
 	if err != nil {
 		return err
 	}
-	lane := b.small
-	if bytes > smallBytes {
-		lane = b.bulk
-	}
-	if err := send(w, lane, items); err != nil {
+	if err := send(w, b.lane(recs, bytes), items); err != nil {
 		return b.failed(err, recs[0].Topic)
 	}
 	if err := b.resendOversized(w, items); err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -270,4 +271,48 @@ func TestPartitionsAddedWhileAppending(t *testing.T) {
 	write(theirs, 2, 8)
 	err = b.Append(context.Background(), &bus.Record{Topic: ours, Partition: 5, Value: []byte("beyond")})
 	wantReason(t, err, fault.ReasonUnknownTopic)
+}
+
+// Claims and events are compressed, what is sealed is not: it would only cost.
+func TestWhatIsCompressed(t *testing.T) {
+	codecs := map[string]int16{}
+	var mu sync.Mutex
+	c, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	c.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		for _, t := range r.(*kmsg.ProduceRequest).Topics {
+			var batch kmsg.RecordBatch
+			if err := batch.ReadFrom(t.Partitions[0].Records); err == nil {
+				mu.Lock()
+				codecs[t.Topic] = batch.Attributes & 7
+				mu.Unlock()
+			}
+		}
+		return nil, nil, false
+	})
+	b := open(t, config(c.ListenAddrs()))
+	if err := b.EnsureTopics(t.Context(), bus.Topics(config(c.ListenAddrs()), nil)); err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Repeat("the same again ", 100)
+	for _, tp := range []string{bus.TopicClaims, bus.TopicEvents, bus.TopicSubmissions, bus.TopicDeliveries} {
+		r := record(tp, "k", text)
+		appendAll(t, b, r)
+		got, err := b.Fetch(t.Context(), tp, r.Partition, r.Offset)
+		if err != nil || string(got.Value) != text {
+			t.Fatalf("%s: %v", tp, err)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	const snappy = 2
+	for tp, want := range map[string]int16{bus.TopicClaims: snappy, bus.TopicEvents: snappy, bus.TopicSubmissions: 0, bus.TopicDeliveries: 0} {
+		if codecs[tp] != want {
+			t.Errorf("%s: codec %d, want %d", tp, codecs[tp], want)
+		}
+	}
 }
