@@ -15,7 +15,6 @@ package kafka
 import (
 	"context"
 	"errors"
-	"maps"
 	"regexp"
 	"strconv"
 	"strings"
@@ -89,7 +88,7 @@ attachments, a ` + "`multipart/related`" + ` body (RFC 2387): first part the XML
 		Check: check,
 		New: func(destination string, v spec.Values, deps spec.Deps) (spec.Adapter, error) {
 			a := &Adapter{
-				destination: destination, create: v.Bool("create_topic"), max: v.Size("max_message"), own: deps.Bus, open: deps.OpenBus,
+				source: "/weiche/destinations/" + destination, create: v.Bool("create_topic"), max: v.Size("max_message"), own: deps.Bus, open: deps.OpenBus,
 				topic: bus.Topic{Name: v.Text("topic"), Partitions: v.Number("partitions"), RetentionMS: -1, MaxMessageBytes: int(v.Size("max_message")) + headroom},
 			}
 			if r := v.Duration("retention"); r > 0 {
@@ -174,12 +173,12 @@ func foreign(v spec.Values, deps spec.Deps) *bus.Config {
 
 // Adapter appends to one topic. It is safe for concurrent use.
 type Adapter struct {
-	destination string
-	topic       bus.Topic
-	create      bool
-	max         int64
-	open        func(context.Context, bus.Config) (spec.ClosableBus, error)
-	other       *bus.Config // nil: the router's own cluster
+	source string // ce_source
+	topic  bus.Topic
+	create bool
+	max    int64
+	open   func(context.Context, bus.Config) (spec.ClosableBus, error)
+	other  *bus.Config // nil: the router's own cluster
 
 	mu     sync.Mutex // held while connecting: one connection, others wait
 	own    spec.Bus
@@ -234,20 +233,17 @@ func (a *Adapter) tooLarge(size int64) error {
 }
 
 func (a *Adapter) headers(d *submission.Delivery, contentType string) map[string]string {
-	h := map[string]string{
-		submission.HeaderSpecVersion: "1.0",
-		submission.HeaderType:        TypeMessage,
-		submission.HeaderID:          d.ID,
-		submission.HeaderSource:      "/weiche/destinations/" + a.destination,
-		submission.HeaderSubject:     d.SubmissionID,
-		submission.HeaderContentType: contentType,
-		"ce_attempt":                 strconv.Itoa(d.Attempt),
-	}
-	facts := map[string]string{}
+	h := make(map[string]string, 16)
+	h[submission.HeaderSpecVersion] = "1.0"
+	h[submission.HeaderType] = TypeMessage
+	h[submission.HeaderID] = d.ID
+	h[submission.HeaderSource] = a.source
+	h[submission.HeaderSubject] = d.SubmissionID
+	h[submission.HeaderContentType] = contentType
+	h["ce_attempt"] = strconv.Itoa(d.Attempt)
 	for k, v := range wire.Facts(d) {
-		facts["ce_"+k] = v
+		h["ce_"+k] = v
 	}
-	maps.Copy(h, facts)
 	if d.Traceparent != "" {
 		h[submission.HeaderTraceparent] = d.Traceparent
 	}

@@ -193,8 +193,12 @@ func (b *Body) Bound() int64 {
 	return n
 }
 
-// Bytes returns the whole body; for bodies already known to be small.
+// Bytes returns the whole body; for bodies already known to be small. Without
+// attachments it is the message's own bytes, not a copy.
 func (b *Body) Bytes(ctx context.Context) ([]byte, error) {
+	if b.boundary == "" {
+		return b.d.XML, nil
+	}
 	var buf bytes.Buffer
 	if err := b.WriteTo(ctx, &buf); err != nil {
 		return nil, err
