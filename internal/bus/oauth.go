@@ -88,8 +88,8 @@ func (f tokenFile) Token() (*sarama.AccessToken, error) {
 		return nil, err
 	}
 	token = strings.TrimSpace(token)
-	if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || notPrintable(r) }) {
-		return nil, misconfigured("kafka.sasl.token_file: %s holds more than a token", f.file)
+	if token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || notPrintable(r) }) {
+		return nil, misconfigured("kafka.sasl.token_file: %s holds no token, or more than one", f.file)
 	}
 	if end := expiry(token); !end.IsZero() && !f.now().Before(end) {
 		return nil, fault.New(fault.Destination, fault.ReasonNotAuthorised,
@@ -121,6 +121,7 @@ type tokenEndpoint struct {
 	now        func() time.Time
 
 	mu          sync.Mutex
+	grant       clientcredentials.Config // remembers how the endpoint takes the secret
 	token       string
 	renew, ends time.Time // of token
 	failed      time.Time
@@ -154,17 +155,17 @@ func (e *tokenEndpoint) fetch(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	cc := clientcredentials.Config{ClientID: e.conf.ClientID, ClientSecret: secret, TokenURL: e.conf.URL, Scopes: strings.Fields(e.conf.Scope)}
+	e.grant.ClientID, e.grant.ClientSecret, e.grant.TokenURL, e.grant.Scopes = e.conf.ClientID, secret, e.conf.URL, strings.Fields(e.conf.Scope)
 	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), oauth2.HTTPClient, client), tokenTimeout)
 	defer cancel()
-	got, err := cc.Token(ctx)
+	got, err := e.grant.Token(ctx)
 	if err != nil {
 		return refusedToken(err)
 	}
 	e.token = got.AccessToken
-	e.ends = got.Expiry
-	if e.ends.IsZero() {
-		e.ends = expiry(e.token)
+	e.ends = expiry(e.token)
+	if !got.Expiry.IsZero() {
+		e.ends = now.Add(time.Until(got.Expiry))
 	}
 	// A token that does not say when it ends serves one connection.
 	e.renew = now
