@@ -194,9 +194,7 @@ func documentedRights(t *testing.T, f *fortress) {
 			if !strings.Contains(err.Error(), r.Name) {
 				t.Errorf("the %s is not named: %v", r.Resource, err)
 			}
-			if err := admin.CreateACL(a.Resource, a.Acl); err != nil {
-				t.Fatal(err)
-			}
+			kafkatest.Grant(t, admin, a)
 			become(t, b, rights, true)
 			if err := exercise(t, b, r); err != nil {
 				t.Errorf("with the right given back: %v", err)

@@ -76,12 +76,23 @@ func Carry(t testing.TB, admin sarama.ClusterAdmin, script, principal string) []
 			out = append(out, permissions(t, flags, principal)...)
 		}
 	}
-	for _, a := range out {
-		if err := admin.CreateACL(a.Resource, a.Acl); err != nil {
-			t.Fatal(err)
-		}
-	}
+	Grant(t, admin, out...)
 	return out
+}
+
+// Grant gives permissions.
+func Grant(t testing.TB, admin sarama.ClusterAdmin, acls ...ACL) {
+	t.Helper()
+	var all []*sarama.ResourceAcls
+	for _, a := range acls {
+		all = append(all, &sarama.ResourceAcls{Resource: a.Resource, Acls: []*sarama.Acl{&a.Acl}})
+	}
+	if len(all) == 0 {
+		return
+	}
+	if err := admin.CreateACLs(all); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func makeTopic(t testing.TB, admin sarama.ClusterAdmin, flags map[string][]string) {
