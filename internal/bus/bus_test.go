@@ -152,6 +152,8 @@ func suite(t *testing.T, e engine) {
 	for name, test := range map[string]func(*testing.T, engine, *bus.Bus){
 		"append then read":                appendThenRead,
 		"explicit partitions":             explicitPartitions,
+		"reading waits":                   regressionReadToWaits,
+		"no key in a compacted topic":     noKeyInACompactedTopic,
 		"order per key under nack":        orderUnderNack,
 		"a nack holds only its key":       nackHoldsOnlyItsKey,
 		"completed prefix only":           completedPrefixOnly,
@@ -226,6 +228,37 @@ func appendThenRead(t *testing.T, _ engine, b *bus.Bus) {
 		return nil
 	}); err != nil || int64(n) != newest[0]-2 {
 		t.Fatalf("ReadTo brought %d records: %v", n, err)
+	}
+}
+
+// ReadTo waits for records that are not written yet.
+func regressionReadToWaits(t *testing.T, _ engine, b *bus.Bus) {
+	tp := topic(t, b, 1)
+	appendAll(t, b, &bus.Record{Topic: tp, Partition: 0, Value: []byte("0")})
+	time.AfterFunc(400*time.Millisecond, func() {
+		if err := b.Append(context.Background(), &bus.Record{Topic: tp, Partition: 0, Value: []byte("1")}); err != nil {
+			t.Error(err)
+		}
+	})
+	n := 0
+	if err := b.ReadTo(t.Context(), tp, 0, 0, 2, func(*bus.Record) error { n++; return nil }); err != nil || n != 2 {
+		t.Fatalf("%d records, %v", n, err)
+	}
+}
+
+// A compacted topic takes no record without a key: trying again cannot help.
+func noKeyInACompactedTopic(t *testing.T, e engine, b *bus.Bus) {
+	if e.kafka == nil {
+		t.Skip("the embedded broker takes it")
+	}
+	tp := fmt.Sprintf("t.compacted.%d", rand.Uint32())
+	if err := b.EnsureTopics(t.Context(), []bus.Topic{{Name: tp, Partitions: 1, Compacted: true}}); err != nil {
+		t.Fatal(err)
+	}
+	err := b.Append(t.Context(), &bus.Record{Topic: tp, Partition: 0, Value: []byte("v")})
+	wantReason(t, err, fault.ReasonMalformed)
+	if fault.Of(err).Class != fault.Permanent {
+		t.Fatalf("%v", err)
 	}
 }
 

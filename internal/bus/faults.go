@@ -49,6 +49,8 @@ func judge(err error) (fault.Class, fault.Reason, string) {
 		switch k {
 		case sarama.ErrMessageSizeTooLarge, sarama.ErrMessageSetSizeTooLarge, sarama.ErrInvalidMessageSize:
 			return fault.Permanent, fault.ReasonTooLarge, "the record is larger than the topic's max.message.bytes"
+		case sarama.ErrInvalidRecord:
+			return fault.Permanent, fault.ReasonMalformed, "the topic does not take such a record (one without a key, in a compacted topic)"
 		case sarama.ErrUnknownTopicOrPartition, sarama.ErrInvalidTopic:
 			return fault.Destination, fault.ReasonUnknownTopic, "the cluster has no such topic or partition"
 		case sarama.ErrNotEnoughReplicas, sarama.ErrNotEnoughReplicasAfterAppend:
@@ -125,4 +127,10 @@ func kafkaName(k sarama.KError) string {
 	return text
 }
 
-func reasonOf(err error) fault.Reason { return fault.Of(err).Reason }
+// reasonOf returns an error's reason, none for nil.
+func reasonOf(err error) fault.Reason {
+	if f := fault.Of(err); f != nil {
+		return f.Reason
+	}
+	return ""
+}

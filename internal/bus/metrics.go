@@ -32,7 +32,7 @@ type metrics struct {
 // appendReasons are those Append can return.
 var appendReasons = []fault.Reason{
 	fault.ReasonBrokerUnavailable, fault.ReasonQuorumLost, fault.ReasonTooLarge, fault.ReasonUnknownTopic,
-	fault.ReasonNotAuthorised, fault.ReasonMisconfigured, fault.ReasonTimeout, fault.ReasonCancelled, fault.ReasonUnknown,
+	fault.ReasonNotAuthorised, fault.ReasonMisconfigured, fault.ReasonMalformed, fault.ReasonTimeout, fault.ReasonCancelled, fault.ReasonUnknown,
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
