@@ -276,6 +276,23 @@ func (b *Bus) Committed(ctx context.Context, group, topic string) ([]int64, erro
 	})
 }
 
+// Members returns how many members a group has.
+func (b *Bus) Members(ctx context.Context, group string) (int, error) {
+	return request(ctx, b, "members of group "+group, func() (int, error) {
+		res, err := b.admin.DescribeConsumerGroups([]string{group})
+		if err != nil {
+			return 0, err
+		}
+		if len(res) != 1 {
+			return 0, sarama.ErrIncompleteResponse
+		}
+		if e := res[0].Err; !errors.Is(e, sarama.ErrNoError) && !errors.Is(e, sarama.ErrGroupIDNotFound) {
+			return 0, e
+		}
+		return len(res[0].Members), nil
+	})
+}
+
 // Commit sets a group's offset. The group must have no member at the time: a
 // member would overwrite it, and the broker refuses it; the error wraps
 // ErrHasMembers then.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,7 +42,17 @@ type Topic struct {
 	// SegmentBytes is the size at which a partition's file is full; 0 leaves it to
 	// the cluster. What was deleted leaves the disk a whole file at a time.
 	SegmentBytes int
+	// SegmentMS is the age in milliseconds at which it is full, for a topic whose
+	// deleted records must leave the disk soon; 0 leaves it to the cluster (seven
+	// days).
+	SegmentMS int64
 }
+
+// intakeSegment is the age at which an intake topic's file is full. Those topics
+// hold plain text, and a broker deletes whole files only, in a round that it
+// makes every five minutes (log.retention.check.interval.ms); to fill them
+// faster than that would gain little.
+const intakeSegment = 5 * time.Minute
 
 // Topics returns the pipeline's own topics, and an intake topic for each portal.
 // None has a time retention: what is finished is deleted by DeleteBelow.
@@ -53,7 +64,7 @@ func Topics(cfg Config, portals []string) []Topic {
 	}
 	out = append(out, Topic{Name: TopicKeys, Partitions: 1, Compacted: true})
 	for _, p := range portals {
-		out = append(out, Topic{Name: IntakeTopic(p), Partitions: cfg.Partitions})
+		out = append(out, Topic{Name: IntakeTopic(p), Partitions: cfg.Partitions, SegmentMS: intakeSegment.Milliseconds()})
 	}
 	for i := range out {
 		out[i].RetentionMS = -1
@@ -84,6 +95,9 @@ func (t Topic) entries(cfg Config) map[string]*string {
 	if t.SegmentBytes > 0 {
 		set("segment.bytes", strconv.Itoa(t.SegmentBytes))
 	}
+	if t.SegmentMS > 0 {
+		set("segment.ms", strconv.FormatInt(t.SegmentMS, 10))
+	}
 	return e
 }
 
@@ -101,17 +115,25 @@ func (b *Bus) EnsureTopics(ctx context.Context, topics []Topic) error {
 	}
 	var problems []string
 	for _, t := range topics {
-		if md := found[t.Name]; md != nil {
-			p, err := b.compare(ctx, t, md)
+		md := found[t.Name]
+		if md == nil {
+			made, err := b.create(ctx, t)
 			if err != nil {
 				return err
 			}
-			problems = append(problems, p...)
-			continue
+			if made {
+				continue
+			}
+			// Somebody was faster: another replica, or an administrator.
+			if md, err = b.appear(ctx, t.Name); err != nil {
+				return err
+			}
 		}
-		if err := b.create(ctx, t); err != nil {
+		p, err := b.compare(ctx, t, md)
+		if err != nil {
 			return err
 		}
+		problems = append(problems, p...)
 	}
 	if len(problems) > 0 {
 		return misconfigured("%s", strings.Join(problems, "; "))
@@ -130,9 +152,28 @@ func (b *Bus) EnsureTopics(ctx context.Context, topics []Topic) error {
 	return nil
 }
 
-func (b *Bus) create(ctx context.Context, t Topic) error {
+// appear waits until a topic that exists is known to the brokers.
+func (b *Bus) appear(ctx context.Context, name string) (*sarama.TopicMetadata, error) {
+	wait, cancel := context.WithTimeout(ctx, b.cfg.AppendTimeout)
+	defer cancel()
+	for {
+		found, err := b.describe(wait, []string{name})
+		if err != nil {
+			return nil, err
+		}
+		if md := found[name]; md != nil {
+			return md, nil
+		}
+		if !sleep(wait, 50*time.Millisecond) {
+			return nil, fault.New(fault.Retryable, fault.ReasonBrokerUnavailable, "topic %s exists and is not known to the brokers yet", name)
+		}
+	}
+}
+
+// create makes a topic; made is false where it exists by now.
+func (b *Bus) create(ctx context.Context, t Topic) (made bool, err error) {
 	what := "create topic " + t.Name
-	_, err := request(ctx, b, what, func() (struct{}, error) {
+	_, err = request(ctx, b, what, func() (struct{}, error) {
 		return struct{}{}, b.admin.CreateTopic(t.Name, &sarama.TopicDetail{
 			NumPartitions: int32(t.Partitions), ReplicationFactor: int16(b.cfg.ReplicationFactor), ConfigEntries: t.entries(b.cfg),
 		}, false)
@@ -140,12 +181,13 @@ func (b *Bus) create(ctx context.Context, t Topic) error {
 	switch {
 	case err == nil:
 		b.log.Info("topic created", "topic", t.Name, "partitions", t.Partitions, "replicationFactor", b.cfg.ReplicationFactor)
-	case errors.Is(err, sarama.ErrTopicAlreadyExists): // another replica was faster
-		return nil
+		return true, nil
+	case errors.Is(err, sarama.ErrTopicAlreadyExists):
+		return false, nil
 	case errors.Is(err, sarama.ErrInvalidReplicationFactor):
-		return misconfigured("%s: the cluster has fewer brokers than kafka.replication_factor (%d); add brokers, or lower it and allow %q by name", what, b.cfg.ReplicationFactor, UnsafeReplicationFactor)
+		return false, misconfigured("%s: the cluster has fewer brokers than kafka.replication_factor (%d); add brokers, or lower it and allow %q by name", what, b.cfg.ReplicationFactor, UnsafeReplicationFactor)
 	}
-	return err
+	return false, err
 }
 
 // describe returns the topics that exist.
@@ -169,7 +211,8 @@ func (b *Bus) describe(ctx context.Context, names []string) (map[string]*sarama.
 
 func (b *Bus) settings(ctx context.Context, topic string) (map[string]string, error) {
 	ask := &sarama.ConfigResource{Type: sarama.TopicResource, Name: topic,
-		ConfigNames: []string{"cleanup.policy", "retention.ms", "retention.bytes", "max.message.bytes", "min.insync.replicas", "unclean.leader.election.enable"}}
+		ConfigNames: []string{"cleanup.policy", "retention.ms", "retention.bytes", "max.message.bytes", "min.insync.replicas", "unclean.leader.election.enable",
+			"message.timestamp.type", "message.timestamp.before.max.ms", "segment.ms", "segment.bytes"}}
 	entries, err := request(ctx, b, "describe settings of topic "+topic, func() ([]sarama.ConfigEntry, error) {
 		res, err := b.admin.DescribeConfigs([]*sarama.ConfigResource{ask}, sarama.DescribeConfigsOptions{})
 		if err != nil {
@@ -193,36 +236,84 @@ func (b *Bus) settings(ctx context.Context, topic string) (map[string]string, er
 	return have, nil
 }
 
+// compare returns what has to be done for a topic that exists, a sentence for
+// each difference. What a cluster does not tell of is not compared.
 func (b *Bus) compare(ctx context.Context, t Topic, md *sarama.TopicMetadata) ([]string, error) {
 	have, err := b.settings(ctx, t.Name)
 	if err != nil {
 		return nil, err
 	}
 	var out []string
-	differs := func(what, has, wants, todo string) {
-		out = append(out, fmt.Sprintf("topic %s: %s is %s, the router needs %s; %s", t.Name, what, has, wants, todo))
-	}
 	if n := len(md.Partitions); n != t.Partitions {
-		differs("the number of partitions", strconv.Itoa(n), strconv.Itoa(t.Partitions),
-			"set kafka.partitions to what the topics were created with (a changed count would part cases from their order)")
+		out = append(out, fmt.Sprintf("topic %s: the number of partitions is %d, kafka.partitions is %d; %s", t.Name, n, t.Partitions, b.recount(t, n)))
 	}
-	alter := func(k, v string) string {
-		return fmt.Sprintf("alter it with kafka-configs --alter --topic %s --add-config %s=%s", t.Name, k, v)
-	}
-	if p := have["cleanup.policy"]; p != t.policy() {
-		differs("cleanup.policy", p, t.policy(), alter("cleanup.policy", t.policy()))
-	}
-	if want := strconv.FormatInt(t.RetentionMS, 10); !t.Compacted && have["retention.ms"] != want {
-		differs("retention.ms", have["retention.ms"], want, alter("retention.ms", want))
-	}
-	if v := have["retention.bytes"]; !t.Compacted && v != "-1" && v != "" {
-		differs("retention.bytes", v, "-1", alter("retention.bytes", "-1"))
-	}
-	if n, err := strconv.Atoi(have["max.message.bytes"]); err == nil && n < t.MaxMessageBytes {
-		want := strconv.Itoa(t.MaxMessageBytes)
-		differs("max.message.bytes", have["max.message.bytes"], "at least "+want, alter("max.message.bytes", want))
+	for _, w := range t.wants(b.cfg) {
+		if v, told := have[w.name]; told && v != "" && !w.suits(v) {
+			out = append(out, fmt.Sprintf("topic %s: %s is %s, the router needs %s; alter it with %s", t.Name, w.name, v, w.needs, b.alter(t.Name, w.name, w.value)))
+		}
 	}
 	return out, nil
+}
+
+// recount says what to do about a number of partitions.
+func (b *Bus) recount(t Topic, have int) string {
+	if have < t.Partitions {
+		return fmt.Sprintf("set kafka.partitions to %d, what the topics were made with; or, to have more of them, follow docs/runbooks/WeichePartitionsChanged.md", have)
+	}
+	return "partitions were added to it, which would part cases from their order; follow docs/runbooks/WeichePartitionsChanged.md"
+}
+
+func (b *Bus) alter(topic, name, value string) string {
+	return fmt.Sprintf("kafka-configs.sh --bootstrap-server %s --alter --topic %s --add-config %s=%s", b.cfg.Brokers[0], topic, name, value)
+}
+
+// want is a setting that the pipeline relies on.
+type want struct {
+	name, value, needs string
+	suits              func(have string) bool
+}
+
+func (t Topic) wants(cfg Config) []want {
+	is := func(name, value string) want {
+		return want{name, value, value, func(have string) bool { return have == value }}
+	}
+	bound := func(name string, n int64, needs string, suits func(have int64) bool) want {
+		value := strconv.FormatInt(n, 10)
+		return want{name, value, needs + value, func(have string) bool {
+			v, err := strconv.ParseInt(have, 10, 64)
+			return err != nil || suits(v)
+		}}
+	}
+	atLeast := func(name string, n int64) want {
+		return bound(name, n, "at least ", func(have int64) bool { return have >= n })
+	}
+	atMost := func(name string, n int64) want {
+		return bound(name, n, "at most ", func(have int64) bool { return have <= n })
+	}
+	ws := []want{
+		is("cleanup.policy", t.policy()),
+		// Times in records say when they were written; a broker must not put its
+		// own in their place, nor refuse what happened long ago.
+		is("message.timestamp.type", "CreateTime"),
+		atLeast("message.timestamp.before.max.ms", math.MaxInt64),
+	}
+	if !slices.Contains(cfg.AllowUnsafe, UnsafeMinInSyncReplicas) {
+		ws = append(ws, atLeast("min.insync.replicas", int64(cfg.MinInSyncReplicas)))
+	}
+	if !t.Compacted {
+		ws = append(ws, is("retention.ms", strconv.FormatInt(t.RetentionMS, 10)), is("retention.bytes", "-1"))
+	}
+	if t.MaxMessageBytes > 0 {
+		// A record that fits into a message has to fit into a file too.
+		ws = append(ws, atLeast("max.message.bytes", int64(t.MaxMessageBytes)))
+		if t.SegmentBytes == 0 {
+			ws = append(ws, atLeast("segment.bytes", int64(t.MaxMessageBytes)))
+		}
+	}
+	if t.SegmentMS > 0 {
+		ws = append(ws, atMost("segment.ms", t.SegmentMS))
+	}
+	return ws
 }
 
 // awaitLeaders waits for leaders: a topic just created has none for a moment.
@@ -326,4 +417,27 @@ func (b *Bus) CheckSafety(ctx context.Context) error {
 		b.log.Warn("unsafe Kafka setting allowed by name", "allowed", name, "found", allowed[name][0], "places", len(allowed[name]))
 	}
 	return nil
+}
+
+// Recounted returns the topics given to EnsureTopics that have another number of
+// partitions by now, with that number.
+func (b *Bus) Recounted(ctx context.Context) (map[string]int, error) {
+	b.mu.Lock()
+	ensured := slices.Clone(b.ensured)
+	b.mu.Unlock()
+	names := make([]string, len(ensured))
+	for i, t := range ensured {
+		names[i] = t.Name
+	}
+	found, err := b.describe(ctx, names)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]int{}
+	for _, t := range ensured {
+		if md := found[t.Name]; md != nil && len(md.Partitions) != t.Partitions {
+			out[t.Name] = len(md.Partitions)
+		}
+	}
+	return out, nil
 }
