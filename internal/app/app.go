@@ -148,6 +148,9 @@ func Start(ctx context.Context, opts Options) (a *App, err error) {
 	if err := a.openStores(ctx, cfg); err != nil {
 		return nil, err
 	}
+	if err := agree(ctx, keyLog{a.bus}, cfg.Router.Kafka.Partitions, a.drained); err != nil {
+		return nil, err
+	}
 	lib, problems := LoadLibrary(cfg)
 	lib.unchecked = opts.Unchecked
 	a.report(problems)
@@ -158,6 +161,7 @@ func Start(ctx context.Context, opts Options) (a *App, err error) {
 		return nil, err
 	}
 	a.background("janitor", a.janitor)
+	a.background("watching of partitions", a.watchPartitions())
 	return a, a.announce()
 }
 

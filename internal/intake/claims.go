@@ -213,18 +213,21 @@ func (c *Claims) expired(claim Claim, at int64) bool {
 // far as it counts at that time. That one is found is certain; that none is
 // found only says that it was not read yet, or that it counts no more.
 func (c *Claims) Lookup(id uuid.UUID, now time.Time) (Claim, bool) {
+	var first Claim
+	found := false
 	for _, s := range c.shards {
 		s.mu.Lock()
 		claim, ok := s.first[id]
 		s.mu.Unlock()
-		if ok && !c.expired(claim, now.UnixMilli()) {
-			return claim, true
-		}
-		if ok {
+		switch {
+		case !ok:
+		case c.expired(claim, now.UnixMilli()):
 			c.gaps.Store(true)
+		case !found || claim.at < first.at:
+			first, found = claim, true
 		}
 	}
-	return Claim{}, false
+	return first, found
 }
 
 // Forget drops the claims made before a time, which must lie further back than
@@ -251,6 +254,10 @@ func (c *Claims) Gaps() bool { return c.gaps.Load() }
 // to it, and returns the first one for its id: its own, or whoever's was
 // earlier. Errors are faults of the broker; the claim may then stand or not.
 func (c *Claims) Claim(ctx context.Context, m submission.Meta) (Claim, error) {
+	// An older one may stand in a partition that is still being read.
+	if err := c.Ready(ctx); err != nil {
+		return Claim{}, fault.Wrap(err, fault.Retryable, fault.ReasonBrokerUnavailable, "the claims could not be read in time")
+	}
 	rec, err := encodeClaim(m)
 	if err != nil {
 		return Claim{}, err
@@ -271,7 +278,7 @@ func (c *Claims) Claim(ctx context.Context, m submission.Meta) (Claim, error) {
 			if !ok {
 				return Claim{}, fault.New(fault.Retryable, fault.ReasonUnknown, "a claim was read back differently than written")
 			}
-			return first, nil
+			return c.elsewhere(m, first), nil
 		}
 		if s.moved == nil {
 			s.moved = make(chan struct{})
@@ -284,6 +291,15 @@ func (c *Claims) Claim(ctx context.Context, m submission.Meta) (Claim, error) {
 			return Claim{}, fault.Wrap(ctx.Err(), fault.Retryable, fault.ReasonBrokerUnavailable, "the claims could not be read back in time")
 		}
 	}
+}
+
+// elsewhere returns the claim of another partition where one was made before the
+// number of partitions was changed, else first.
+func (c *Claims) elsewhere(m submission.Meta, first Claim) Claim {
+	if older, ok := c.Lookup(m.ID, m.AcceptedAt); ok && older.at < first.at {
+		return older
+	}
+	return first
 }
 
 // claimValue is a claim's value. Its headers say the same and more, for
