@@ -110,14 +110,29 @@ func newRouter(t *testing.T, env ...string) *router {
 	t.Helper()
 	r := &router{t: t, Binary: binary, Data: filepath.Join(t.TempDir(), "data"), Config: filepath.Join(repo, "config"), Env: env}
 	t.Cleanup(func() {
+		if t.Failed() && r.cmd != nil {
+			_ = r.cmd.Process.Signal(syscall.SIGCONT) // a test may have stopped it
+			r.signal(syscall.SIGQUIT)                 // what its goroutines wait for goes to the log
+		}
 		r.Kill()
 		if t.Failed() {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			t.Logf("log of the router in %s (last 8000 bytes):\n%s", filepath.Base(r.Data), tail(r.log.String(), 8000))
+			t.Logf("log of the router in %s: %s, its last 8000 bytes:\n%s", filepath.Base(r.Data), r.keepLog(), tail(r.Log(), 8000))
 		}
 	})
 	return r
+}
+
+// keepLog writes the whole log where it survives the test.
+func (r *router) keepLog() string {
+	f, err := os.CreateTemp("", "weiche-router-*.log")
+	if err == nil {
+		_, err = f.WriteString(r.Log())
+		f.Close()
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return f.Name()
 }
 
 func tail(s string, n int) string {
