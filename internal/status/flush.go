@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"strings"
 
+	"github.com/google/uuid"
 	"github.com/klauspost/compress/s2"
 
 	"weiche/internal/submission"
@@ -131,7 +132,9 @@ func (b *batch) write(w *work, c *changes) error {
 		w.now.row = b.rows
 		c.submissions = append(c.submissions, w.now.row, w.id[:], a.CaseID[:], a.Portal, string(a.Land), string(a.Service), string(a.State), string(a.Own),
 			a.Reason, millis(a.AcceptedAt), millis(a.UpdatedAt), sender, destinations(a), w.now.body())
-		c.claimed = append(c.claimed, w.id[:])
+		if b.g.claims.may(w.id) {
+			c.claimed = append(c.claimed, w.id[:])
+		}
 	case sameAcceptance(w.was.acct, a):
 		if err := b.exec(b.g.setState, string(a.State), string(a.Own), a.Reason, millis(a.UpdatedAt), destinations(a), w.now.body(), w.now.row); err != nil {
 			return err
@@ -248,16 +251,38 @@ func (b *batch) flushClaims(came []any) error {
 	var open []any
 	for id, at := range b.claims {
 		if !b.works[id].now.acct.Known() {
+			b.g.claims.add(id)
 			open = append(open, id[:], at)
 		}
 	}
 	return b.insert(b.g.putClaim, open)
 }
 
+// claimed is what may stand in the table of claims, so that a submission whose
+// claim came with it asks for no deletion: nothing is missing in it, some may
+// be gone from the table. The zero value, and one that was full, knows nothing.
+type claimed map[uuid.UUID]struct{}
+
+const claimedLimit = 100_000
+
+func (c *claimed) may(id uuid.UUID) bool {
+	_, ok := (*c)[id]
+	return ok || *c == nil
+}
+
+func (c *claimed) add(id uuid.UUID) {
+	if len(*c) >= claimedLimit {
+		*c = nil
+	}
+	if *c != nil {
+		(*c)[id] = struct{}{}
+	}
+}
+
 func (b *batch) flushSegments() error {
 	for partition, list := range b.segments {
 		for _, s := range list {
-			// Offsets and hashes do not compress; JSON does, to a third.
+			// Hashes and offsets do not compress; the JSON around the events does.
 			if err := b.exec(b.g.putSegment, segmentKey(partition, s.first), s.links, s2.Encode(nil, s.data)); err != nil {
 				return err
 			}

@@ -157,7 +157,7 @@ func clone(e submission.Event) submission.Event {
 // durable; from then on Account knows them. Its errors are faults of the bus,
 // or ErrSuperseded.
 func (l *Ledger) Append(ctx context.Context, partition int32, evs ...submission.Event) error {
-	recs := make([]*bus.Record, 0, len(evs))
+	recs, all := make([]*bus.Record, len(evs)), make([]bus.Record, len(evs))
 	var checked epochKey
 	var newest int64
 	for i := range evs {
@@ -168,11 +168,11 @@ func (l *Ledger) Append(ctx context.Context, partition int32, evs ...submission.
 		if ev.Epoch > 0 && newest > ev.Epoch {
 			return ErrSuperseded
 		}
-		r, err := record(partition, ev)
-		if err != nil {
+		var err error
+		if all[i], err = record(partition, ev); err != nil {
 			return err
 		}
-		recs = append(recs, r)
+		recs[i] = &all[i]
 	}
 	if err := l.room(ctx); err != nil {
 		return err
@@ -212,16 +212,16 @@ func (l *Ledger) room(ctx context.Context) error {
 	}
 }
 
-func record(partition int32, ev *submission.Event) (*bus.Record, error) {
+func record(partition int32, ev *submission.Event) (bus.Record, error) {
 	value, err := ev.Encode()
 	if err != nil {
-		return nil, fmt.Errorf("event %s: %w", ev.Type, err)
+		return bus.Record{}, fmt.Errorf("event %s: %w", ev.Type, err)
 	}
 	key := ev.CaseID.String()
 	if ev.CaseID == uuid.Nil {
 		key = string(ev.Type)
 	}
-	return &bus.Record{Topic: TopicEvents, Partition: partition, Key: []byte(key), Value: value, Headers: ev.Headers(), Time: ev.At}, nil
+	return bus.Record{Topic: TopicEvents, Partition: partition, Key: []byte(key), Value: value, Headers: ev.Headers(), Time: ev.At}, nil
 }
 
 // Acquire makes the caller the writer of a stage's events in a partition: it
@@ -244,7 +244,7 @@ func (l *Ledger) Acquire(ctx context.Context, stage submission.Stage, partition 
 	if err != nil {
 		return 0, err
 	}
-	if err := l.log.Append(ctx, r); err != nil {
+	if err := l.log.Append(ctx, &r); err != nil {
 		return 0, err
 	}
 	failpoint.Hit("status.owner-told")

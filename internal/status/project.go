@@ -123,6 +123,7 @@ func newBatch(g *generation, verify Verify) *batch {
 // read decodes the records that were not projected before.
 func (b *batch) read(recs []*bus.Record) error {
 	b.items = make([]item, 0, len(recs))
+	events := make([]submission.Event, 0, len(recs))
 	for _, r := range recs {
 		src := source{r.Topic, r.Partition}
 		if r.Offset < b.offsets[src] {
@@ -131,7 +132,8 @@ func (b *batch) read(recs []*bus.Record) error {
 		i := item{r: r}
 		switch r.Topic {
 		case TopicEvents:
-			i.readEvent()
+			events = events[:len(events)+1]
+			i.readEvent(&events[len(events)-1])
 		case TopicSubmissions:
 			i.readSubmission()
 		case TopicClaims:
@@ -145,13 +147,14 @@ func (b *batch) read(recs []*bus.Record) error {
 	return nil
 }
 
-func (i *item) readEvent() {
+func (i *item) readEvent(to *submission.Event) {
 	ev, err := decode(i.r)
 	if err != nil {
 		i.wrong = err.Error()
 		return
 	}
-	i.id, i.event = ev.Submission, &ev
+	*to = ev
+	i.id, i.event = ev.Submission, to
 }
 
 func (i *item) readSubmission() {
@@ -417,6 +420,7 @@ func (b *batch) publish() {
 		g.cache.put(w.id, &e)
 		if w.was == nil {
 			g.known.add(w.id, hasRow)
+			delete(g.claims, w.id)
 		}
 		if e.acct.Copied && (w.was == nil || !w.was.acct.Copied) {
 			g.known.add(w.id, hasCopied)

@@ -14,7 +14,7 @@ import (
 // body is how an entry stands in its row: the store's own form, since JSON costs
 // more than the row it goes into. A change of it raises schemaVersion.
 func (e *entry) body() []byte {
-	w := rowWriter(make([]byte, 0, 512+len(e.story)))
+	w := rowWriter(make([]byte, 0, 1024+len(e.story)))
 	w.int(int64(e.partition))
 	w.int(e.next)
 	w.bytes(e.story)

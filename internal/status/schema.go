@@ -87,6 +87,7 @@ type generation struct {
 	tips    map[int32]tip
 	epochs  map[epochKey]epoch
 	rows    int64 // the last row of submissions
+	claims  claimed
 
 	// What readers share with it.
 	cache *cache
@@ -220,7 +221,7 @@ func (g *generation) load(db *sql.DB) error {
 	if rows, err = db.Query(g.sql(`SELECT stage, partition, epoch, owner FROM {}epochs`)); err != nil {
 		return err
 	}
-	return scan(rows, func(rows *sql.Rows) error {
+	err = scan(rows, func(rows *sql.Rows) error {
 		var k epochKey
 		var e epoch
 		if err := rows.Scan(&k.stage, &k.partition, &e.n, &e.owner); err != nil {
@@ -228,6 +229,19 @@ func (g *generation) load(db *sql.DB) error {
 		}
 		g.epochs[k] = e
 		return nil
+	})
+	if err != nil {
+		return err
+	}
+	g.claims = claimed{}
+	if rows, err = db.Query(g.sql(`SELECT id FROM {}claims LIMIT ?`), claimedLimit+1); err != nil {
+		return err
+	}
+	return scan(rows, func(rows *sql.Rows) error {
+		var id uuid.UUID
+		err := rows.Scan((*rawID)(&id))
+		g.claims.add(id)
+		return err
 	})
 }
 

@@ -102,17 +102,15 @@ func linkBelow(first int64, links []byte, below int64) []byte {
 // chain is the running hash over a partition of events in log order. Each
 // record adds its offset, key and value.
 func chain(last []byte, r *bus.Record) []byte {
-	h := sha256.New()
-	h.Write(last)
-	var n [8]byte
-	binary.BigEndian.PutUint64(n[:], uint64(r.Offset)) //nolint:gosec // offsets are not negative
-	h.Write(n[:])
+	b := make([]byte, 0, 2048) // on the stack
+	b = append(b, last...)
+	b = binary.BigEndian.AppendUint64(b, uint64(r.Offset)) //nolint:gosec // offsets are not negative
 	for _, part := range [][]byte{r.Key, r.Value} {
-		binary.BigEndian.PutUint64(n[:], uint64(len(part)))
-		h.Write(n[:])
-		h.Write(part)
+		b = binary.BigEndian.AppendUint64(b, uint64(len(part)))
+		b = append(b, part...)
 	}
-	return h.Sum(nil)
+	sum := sha256.Sum256(b)
+	return sum[:]
 }
 
 var errSegment = errors.New("a segment of events in the store cannot be read")

@@ -258,6 +258,15 @@ func Picture(ctx context.Context, s Store, l *Log) (string, error) {
 		if !c.AddsUp {
 			errs = append(errs, fmt.Errorf("the account of %s %s does not add up: %d accepted, %v", c.Land, c.Service, c.Accepted, c.States))
 		}
+		listed := 0
+		for _, a := range subs {
+			if a.Land == c.Land && a.Service == c.Service {
+				listed++
+			}
+		}
+		if listed != c.Accepted && len(subs) < status.MaxLimit {
+			errs = append(errs, fmt.Errorf("of %s %s %d are accepted, and %d are listed", c.Land, c.Service, c.Accepted, listed))
+		}
 	}
 	note("counts", counts, err)
 	dests, err := s.Destinations(ctx)
