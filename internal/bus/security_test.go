@@ -120,9 +120,9 @@ func TestSecurity(t *testing.T) {
 	t.Run("let in", func(t *testing.T) { letIn(t, f) })
 	t.Run("kept out", func(t *testing.T) { keptOut(t, f) })
 	t.Run("refused while running", func(t *testing.T) { refusedWhileRunning(t, f) })
+	t.Run("password changed", func(t *testing.T) { passwordChanged(t, f) })
 	t.Run("documented rights", func(t *testing.T) { documentedRights(t, f) })
 	t.Run("authenticates again", func(t *testing.T) { authenticatesAgain(t, f) })
-	t.Run("password changed", func(t *testing.T) { passwordChanged(t, f) })
 }
 
 // Each way in carries what the router does: topics, appends, a group, offsets.
