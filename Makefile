@@ -45,6 +45,10 @@ soak: deps build ## The long forms of the tests
 bench: deps ## The bus and the pipeline on Apache Kafka, against others; docs/benchmarks.md
 	$(GO) run ./test/bench $(ARGS)
 
+.PHONY: bench-growth
+bench-growth: deps ## How cost grows with records, partitions, destinations and sizes; an hour or more
+	$(GO) run ./test/bench -growth $(ARGS)
+
 .PHONY: bench-micro
 bench-micro: ## The parts, each alone
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/...

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -22,182 +23,224 @@ import (
 type contender struct {
 	name string
 	slow bool // takes -slow-records
-	// prepare makes its topics empty, its input full with records submissions,
-	// and says how it is watched.
-	prepare func(ctx context.Context, l *lab, records int) (job, watch, error)
+	once bool // one run says enough
+	// prepare makes its topics empty and its input full with records
+	// submissions; without records it is set up for single ones, at a rate.
+	prepare func(ctx context.Context, l *lab, records int) (*setup, error)
 }
 
-// plain contenders copy or map the submissions as they were posted.
-func plain(name string, slow bool) contender {
-	return contender{name: name, slow: slow, prepare: func(ctx context.Context, l *lab, records int) (job, watch, error) {
-		in := plainIn
-		if records == 0 {
-			in = plainIn + ".latency"
-			if err := l.recreate(ctx, plainTopic(in, partitions)); err != nil {
-				return job{}, watch{}, err
-			}
-		}
-		if err := l.recreate(ctx, plainTopic(plainOut, partitions)); err != nil {
-			return job{}, watch{}, err
-		}
-		count := func() (int64, error) { return l.written(plainOut) }
-		j := job{Contender: name, Brokers: l.brokers, In: in, Out: plainOut, Group: fmt.Sprintf("bench-%s-%d", name, time.Now().UnixNano())}
-		return j, watch{begun: count, done: count, total: int64(records)}, nil
+// setup is a contender that is ready to run.
+type setup struct {
+	job
+	watch
+	// work is what the harness itself does while the contender runs; it returns
+	// a function that waits for its end.
+	work  func(ctx context.Context, c *child) (wait func() error)
+	probe probe
+}
+
+func contenders() []contender {
+	return []contender{
+		plain("raw-sarama"),
+		plain("bus-trivial"),
+		plain("bus-trivial-watermill"),
+		{name: "watermill-stock", slow: true, prepare: prepareStock},
+		pipeline("pipeline-topic", false),
+		pipeline("pipeline-topic-noxsd", true),
+		{name: "pipeline-http", slow: true, prepare: prepareHTTP},
+		{name: "intake", slow: true, prepare: prepareIntake},
+		{name: "waiting", slow: true, once: true, prepare: prepareWaiting},
+	}
+}
+
+// plain contenders copy the submissions as they were posted.
+func plain(name string) contender {
+	return contender{name: name, prepare: func(ctx context.Context, l *lab, records int) (*setup, error) {
+		return l.preparePlain(ctx, name, records, plainOut)
 	}}
 }
 
-// pipeline contenders are the whole router on a topic of accepted submissions.
-func pipeline(name string, change func(*job)) contender {
-	return contender{name: name, slow: true, prepare: func(ctx context.Context, l *lab, records int) (job, watch, error) {
-		outs := make([]string, 8)
-		topics := bus.Topics(busConfig(l.brokers), nil)
-		for i := range outs {
-			outs[i] = outTopic(i)
-			topics = append(topics, plainTopic(outs[i], partitions))
-		}
-		j, err := l.prepareRouter(ctx, topics, records)
-		if change != nil {
-			change(&j)
-		}
-		w := watch{
-			begun: func() (int64, error) { return l.written(bus.TopicDeliveries) },
-			done:  func() (int64, error) { return l.written(outs...) },
-			total: int64(records),
-		}
-		return j, w, err
-	}}
-}
-
-// prepareRouter empties the router's topics and fills them from the stash, with
-// a data directory of its own.
-func (l *lab) prepareRouter(ctx context.Context, topics []bus.Topic, records int) (job, error) {
-	if err := l.forget(dispatch.Group, delivery.Group, delivery.WaitGroup); err != nil {
-		return job{}, err
+func (l *lab) preparePlain(ctx context.Context, name string, records int, outs ...string) (*setup, error) {
+	in := plainIn
+	var topics []bus.Topic
+	if records == 0 {
+		in = plainIn + ".single"
+		topics = append(topics, plainTopic(in, l.partitions))
+	}
+	for _, t := range outs {
+		topics = append(topics, plainTopic(t, l.partitions))
 	}
 	if err := l.recreate(ctx, topics...); err != nil {
-		return job{}, err
+		return nil, err
+	}
+	count := func() (int64, error) { return l.written(outs...) }
+	j := l.onBus(name)
+	j.In, j.Out, j.Group = in, plainOut, fmt.Sprintf("bench-%s-%d", name, time.Now().UnixNano())
+	return &setup{
+		job:   j,
+		watch: watch{begun: count, done: count, total: int64(records)},
+		probe: probe{topics: outs, record: func(n int) (string, *sarama.ProducerMessage) {
+			m := plainRecord(in, n, l.partitions, l.form(n, standardShape))
+			return string(m.Headers[0].Value), m
+		}},
+	}, nil
+}
+
+func prepareStock(ctx context.Context, l *lab, records int) (*setup, error) {
+	s, err := l.preparePlain(ctx, "watermill-stock", records, outTopics()...)
+	if err != nil {
+		return nil, err
+	}
+	s.Config = l.land.dir
+	s.Data, err = l.newData()
+	return s, err
+}
+
+// pipeline contenders are the whole router on a topic of accepted submissions,
+// with eight topics as destinations.
+func pipeline(name string, unchecked bool) contender {
+	return contender{name: name, slow: true, prepare: func(ctx context.Context, l *lab, records int) (*setup, error) {
+		s, err := l.prepareRouter(ctx, records)
+		if err != nil {
+			return nil, err
+		}
+		s.Unchecked = unchecked
+		s.done = func() (int64, error) { return l.written(outTopics()...) }
+		s.probe.topics = outTopics()
+		return s, nil
+	}}
+}
+
+// prepareHTTP is the pipeline with eight doors of one Fachverfahren, on loopback.
+func prepareHTTP(ctx context.Context, l *lab, records int) (*setup, error) {
+	s, err := l.prepareRouter(ctx, records)
+	if err != nil {
+		return nil, err
+	}
+	if s.Config, err = l.httpConfig("http", l.receiver.url); err != nil {
+		return nil, err
+	}
+	before := l.receiver.taken.Load()
+	s.done = func() (int64, error) { return l.receiver.taken.Load() - before, nil }
+	s.probe.receiver = l.receiver
+	return s, nil
+}
+
+// prepareIntake is the router with portals that post to it. What they post goes
+// on through the pipeline behind the intake, as it does in a real router.
+func prepareIntake(ctx context.Context, l *lab, records int) (*setup, error) {
+	s, err := l.prepareRouter(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	p := newPortals(manyPortals, l.land.region)
+	s.watch = watch{
+		begun: func() (int64, error) { return p.acks.Load(), p.err() },
+		done:  func() (int64, error) { return p.acks.Load(), p.err() },
+		total: int64(records),
+	}
+	s.work = func(ctx context.Context, c *child) func() error {
+		return p.start(ctx, c.addresses, manyPortals, records)
+	}
+	s.probe = probe{call: p.post}
+	return s, nil
+}
+
+// manyPortals post at once.
+const manyPortals = 1000
+
+// prepareWaiting is the router with destinations that do not answer: it pauses
+// them, and everything waits. What counts is the memory.
+func prepareWaiting(ctx context.Context, l *lab, records int) (*setup, error) {
+	s, err := l.prepareRouter(ctx, records)
+	if err != nil {
+		return nil, err
+	}
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	url := "http://" + closed.Addr().String() + "/"
+	if err := closed.Close(); err != nil {
+		return nil, err
+	}
+	if s.Config, err = l.httpConfig("closed", url); err != nil {
+		return nil, err
+	}
+	s.done = func() (int64, error) { return l.written(bus.TopicWaiting) }
+	s.settled = func(c *child) (int64, error) { return accounted(c, "waiting") }
+	return s, nil
+}
+
+func outTopics() []string {
+	outs := make([]string, 8)
+	for i := range outs {
+		outs[i] = outTopic(i)
+	}
+	return outs
+}
+
+// prepareRouter empties the router's topics and those of its destinations, fills
+// them from the stash, and gives it a data directory of its own.
+func (l *lab) prepareRouter(ctx context.Context, records int) (*setup, error) {
+	if err := l.forget(dispatch.Group, delivery.Group, delivery.WaitGroup); err != nil {
+		return nil, err
+	}
+	topics := bus.Topics(l.busConfig(), nil)
+	for _, t := range outTopics() {
+		topics = append(topics, plainTopic(t, l.partitions))
+	}
+	if err := l.recreate(ctx, topics...); err != nil {
+		return nil, err
 	}
 	for _, t := range []string{bus.TopicKeys, bus.TopicClaims} {
-		if err := l.copyTopic(stash+t, t, 1<<30); err != nil {
-			return job{}, err
+		if err := l.copyTopic(l.stash+t, t, 1<<30); err != nil {
+			return nil, err
 		}
 	}
+	s := &setup{watch: watch{
+		begun:   func() (int64, error) { return l.written(bus.TopicDeliveries) },
+		total:   int64(records),
+		settled: func(c *child) (int64, error) { return accounted(c, "delivered") },
+	}}
 	if records > 0 {
-		if err := l.copyTopic(stash+bus.TopicSubmissions, bus.TopicSubmissions, records); err != nil {
-			return job{}, err
+		if err := l.copyTopic(l.stash+bus.TopicSubmissions, bus.TopicSubmissions, records); err != nil {
+			return nil, err
 		}
+	} else {
+		s.probe.record = l.acceptedAgain
 	}
-	data, err := l.sub("data-")
+	data, err := l.newData()
 	if err != nil {
-		return job{}, err
+		return nil, err
 	}
-	if err := l.link(data); err != nil {
-		return job{}, err
-	}
-	err = copyKeys(filepath.Join(l.dir, "filled", "keys"), filepath.Join(data, "keys"))
-	return job{Contender: "router", Brokers: l.brokers, Config: filepath.Join(l.dir, "config"), Data: data}, err
+	s.job = l.onBus("router")
+	s.Config, s.Data = l.land.dir, data
+	return s, copyKeys(l.keys, filepath.Join(data, "keys"))
 }
 
-// copyKeys copies key files, which nobody else may read.
-func copyKeys(from, to string) error {
-	if err := os.Mkdir(to, 0o700); err != nil {
-		return err
+// httpConfig is the standard landscape with a URL for each destination.
+func (l *lab) httpConfig(name, url string) (string, error) {
+	dir := filepath.Join(l.dir, "config-"+name)
+	_, err := os.Stat(dir)
+	if err == nil {
+		return dir, nil
 	}
-	files, err := os.ReadDir(from)
-	if err != nil {
-		return err
+	secret := filepath.Join(l.dir, "receiver.secret")
+	if err := os.WriteFile(secret, []byte("whsec_"+strings.Repeat("YmVu", 10)+"\n"), 0o600); err != nil {
+		return "", err
 	}
-	for _, f := range files {
-		b, err := os.ReadFile(filepath.Join(from, f.Name()))
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(to, f.Name()), b, 0o600); err != nil {
-			return err
-		}
+	p := plan{rules: l.plan.rules}
+	for range l.plan.destinations {
+		p.destinations = append(p.destinations, destination{"http",
+			fmt.Sprintf("{url: %q, secret_file: %q, allow_private: true, idle_connections: 64}", url, secret)})
 	}
-	return nil
+	_, err = newLandscape(dir, l.repo, p)
+	return dir, err
 }
 
-// stock fills what the contenders read: the plain submissions, and those that an
-// intake has accepted.
-//
-// It prints how long each took.
-func (l *lab) stock(ctx context.Context, plainRecords, accepted int) error {
-	land, err := newLandscape(filepath.Join(l.dir, "config"), l.repo, standardPlan())
-	if err != nil {
-		return err
-	}
-	if err := installStandards(ctx, l.repo, l.dir); err != nil {
-		return err
-	}
-	began := time.Now()
-	if err := l.fillPlain(ctx, plainIn, plainRecords, func(n int) []byte { return formOf(n, land.region(n)) }); err != nil {
-		return err
-	}
-	fmt.Printf("%d submissions written in %s\n", plainRecords, time.Since(began).Round(time.Second))
-	began = time.Now()
-	err = l.fillAccepted(ctx, accepted)
-	fmt.Printf("%d submissions accepted in %s\n", accepted, time.Since(began).Round(time.Second))
-	return err
-}
-
-func (l *lab) fillPlain(ctx context.Context, topic string, records int, form func(n int) []byte) error {
-	if err := l.recreate(ctx, plainTopic(topic, partitions)); err != nil {
-		return err
-	}
-	s, err := l.newSender()
-	if err != nil {
-		return err
-	}
-	for n := range records {
-		s.send(plainRecord(topic, n, form(n)))
-	}
-	return s.close()
-}
-
-func plainRecord(topic string, n int, value []byte) *sarama.ProducerMessage {
-	id := fmt.Sprintf("%08d", n)
-	return &sarama.ProducerMessage{Topic: topic, Partition: int32(n % partitions), Key: sarama.StringEncoder(id), Value: sarama.ByteEncoder(value),
-		Headers: []sarama.RecordHeader{{Key: []byte("ce_id"), Value: []byte(id)}, {Key: []byte(idHeader), Value: []byte(id)}}}
-}
-
-// fillAccepted lets an intake accept submissions and puts what it wrote aside.
-func (l *lab) fillAccepted(ctx context.Context, records int) error {
-	topics := bus.Topics(busConfig(l.brokers), nil)
-	for _, t := range topics {
-		t.Name = stash + t.Name
-		topics = append(topics, t)
-	}
-	if err := l.recreate(ctx, topics...); err != nil {
-		return err
-	}
-	data := filepath.Join(l.dir, "filled")
-	if err := l.link(data); err != nil {
-		return err
-	}
-	c, err := startChild(l.dir, job{Contender: "fill", Brokers: l.brokers, Config: filepath.Join(l.dir, "config"), Data: data,
-		Posts: []post{{Count: records}}}, time.Hour)
-	if err != nil {
-		return err
-	}
-	if err := c.stop(); err != nil {
-		return err
-	}
-	for _, t := range []string{bus.TopicKeys, bus.TopicClaims, bus.TopicSubmissions} {
-		if err := l.copyTopic(t, stash+t, 1<<30); err != nil {
-			return err
-		}
-	}
-	n, err := l.written(stash + bus.TopicSubmissions)
-	if err == nil && n != int64(records) {
-		err = fmt.Errorf("%d submissions were accepted, %d are in the log", records, n)
-	}
-	return err
-}
-
-// delivered asks a router how many deliveries it accounts as delivered.
-func delivered(c *child) (int64, error) {
+// accounted asks a router how many deliveries its account has in a state.
+func accounted(c *child, state string) (int64, error) {
 	res, err := http.Get(c.Ops + "/metrics")
 	if err != nil {
 		return 0, err
@@ -209,7 +252,7 @@ func delivered(c *child) (int64, error) {
 	}
 	var sum float64
 	for _, line := range strings.Split(string(b), "\n") {
-		if strings.HasPrefix(line, "weiche_status_deliveries{") && strings.Contains(line, `state="delivered"`) {
+		if strings.HasPrefix(line, "weiche_status_deliveries{") && strings.Contains(line, `state="`+state+`"`) {
 			var v float64
 			if _, err := fmt.Sscan(line[strings.LastIndexByte(line, ' ')+1:], &v); err != nil {
 				return 0, err
@@ -221,25 +264,37 @@ func delivered(c *child) (int64, error) {
 }
 
 // run measures a contender once.
-func (l *lab) run(ctx context.Context, k contender, records int, limit time.Duration, profile, label string) (sample, error) {
-	j, w, err := k.prepare(ctx, l, records)
+func (l *lab) run(ctx context.Context, k contender, records int, limit time.Duration, profile, label string) (s sample, err error) {
+	err = l.with(ctx, k, records, func(ctx context.Context, u *setup, c *child) error {
+		wait := func() error { return nil }
+		work, stop := context.WithCancel(ctx)
+		if u.work != nil {
+			wait = u.work(work, c)
+		}
+		s, err = l.measure(ctx, c, u.watch, limit, func() { c.profile(profile, label) })
+		c.tell("stop")
+		stop()
+		return errors.Join(err, wait())
+	})
+	return s, err
+}
+
+// with starts a contender, and ends it after fn.
+func (l *lab) with(ctx context.Context, k contender, records int, fn func(context.Context, *setup, *child) error) error {
+	u, err := k.prepare(ctx, l, records)
 	if err != nil {
-		return sample{}, fmt.Errorf("%s: %w", k.name, err)
+		return fmt.Errorf("%s: %w", k.name, err)
 	}
-	c, err := startChild(l.dir, j, beginWithin)
+	c, err := startChild(l.dir, u.job, beginWithin)
 	if err != nil {
-		return sample{}, err
+		return err
 	}
-	if c.Ops != "" && w.settled == nil {
-		w.settled = func() (bool, error) { n, err := delivered(c); return n >= w.total, err }
-	}
-	s, err := l.measure(ctx, c, w, limit, func() { c.profile(profile, label) })
-	err = errors.Join(err, c.stop())
-	if j.Data != "" {
-		err = errors.Join(err, os.RemoveAll(j.Data))
+	err = errors.Join(fn(ctx, u, c), c.stop())
+	if u.Data != "" {
+		err = errors.Join(err, os.RemoveAll(u.Data))
 	}
 	if err != nil {
-		return s, fmt.Errorf("%s: %w", k.name, err)
+		return fmt.Errorf("%s: %w", k.name, err)
 	}
-	return s, nil
+	return nil
 }

@@ -20,9 +20,6 @@ import (
 	"weiche/internal/seal"
 )
 
-// post is a row of submissions that fill accepts.
-type post struct{ First, Count int }
-
 const fillers = 1024 // posts under way at once
 
 // fill accepts submissions through the intake's own door, with the keys of a
@@ -36,25 +33,21 @@ func fill(ctx context.Context, j job, ready func(addresses)) error {
 	var next atomic.Int64
 	var failed atomic.Pointer[error]
 	var all sync.WaitGroup
-	for _, p := range j.Posts {
-		next.Store(0)
-		for range min(fillers, p.Count) {
-			all.Go(func() {
-				for failed.Load() == nil && ctx.Err() == nil {
-					n := int(next.Add(1)) - 1
-					if n >= p.Count {
-						return
-					}
-					n += p.First
-					_, err := door.Accept(ctx, intake.Post{Portal: portal, IdempotencyKey: fmt.Sprintf("bench-%d", n), Body: formOf(n, regions[n%len(regions)])})
-					if err != nil {
-						failed.CompareAndSwap(nil, &err)
-					}
+	for range min(fillers, j.Records) {
+		all.Go(func() {
+			for failed.Load() == nil && ctx.Err() == nil {
+				n := int(next.Add(1)) - 1
+				if n >= j.Records {
+					return
 				}
-			})
-		}
-		all.Wait()
+				_, err := door.Accept(ctx, intake.Post{Portal: portal, IdempotencyKey: fmt.Sprintf("bench-%d", n), Body: formOf(n, regions[n%len(regions)], j.Shape)})
+				if err != nil {
+					failed.CompareAndSwap(nil, &err)
+				}
+			}
+		})
 	}
+	all.Wait()
 	if e := failed.Load(); e != nil {
 		return *e
 	}
@@ -73,7 +66,7 @@ func openDoor(ctx context.Context, j job) (door *intake.Door, regions []string, 
 		return nil, nil, nil, problems
 	}
 	lib, _ := app.LoadLibrary(cfg)
-	b, err := openBus(ctx, j.Brokers)
+	b, err := openBus(ctx, j)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -94,7 +87,7 @@ func openDoor(ctx context.Context, j job) (door *intake.Door, regions []string, 
 	if err != nil {
 		return fail(err)
 	}
-	claims, err := intake.OpenClaims(ctx, b, log)
+	claims, err := intake.OpenClaims(ctx, b, 0, log)
 	if err != nil {
 		return fail(err)
 	}

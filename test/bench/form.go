@@ -12,30 +12,41 @@ const idHeader = "ce_subject"
 
 const service = "99012002012000"
 
-// formOf writes the n-th submission for a region: 4.3 KB of JSON without spaces
-// that becomes 6 KB of XML. No two are the same.
-func formOf(n int, region string) []byte { return sizedForm(n, region, standardExtra) }
+// shape is how large a form is.
+type shape struct {
+	Applicants int // 1 to 50
+	Extra      int // letters that each text has more than it needs, up to 230
+	Parcels    int // 1 to 2,500, at most 50 in a plot
+}
 
-// standardExtra is how many letters each text of the form has more than it
-// needs, which brings the form to its size.
-const standardExtra = 197
+// standardShape makes 4.3 KB of JSON without spaces that become 6 KB of XML.
+var standardShape = shape{Applicants: 2, Extra: 197, Parcels: 1}
 
-// sizedForm is formOf with longer or shorter texts (extra letters in each of
-// fifteen, up to 230).
-func sizedForm(n int, region string, extra int) []byte {
-	text := func(s string) string { return s + filler[:extra] }
+// formOf writes the n-th submission for a region. No two are the same.
+func formOf(n int, region string, s shape) []byte {
+	text := func(t string) string { return t + filler[:s.Extra] }
 	address := func(i int) map[string]any {
 		return map[string]any{"strasse": text("Königsallee"), "hausnummer": fmt.Sprint(1 + (n+i)%99), "postleitzahl": "71032",
 			"ort": text("Böblingen"), "ortsteil": text("Dagersheim"), "zusatz": text("Haus B")}
 	}
-	person := func(i int) map[string]any {
-		return map[string]any{"anrede": "Frau", "titel": "Dr.", "vorname": text("Änne Đurđa"), "familienname": fmt.Sprintf("Müller-Łukasz %d", n), "anschrift": address(i)}
+	var applicants, plots, parcels []any
+	for i := range s.Applicants {
+		p := map[string]any{"anrede": "Frau", "titel": "Dr.", "vorname": text("Änne Đurđa"), "familienname": fmt.Sprintf("Müller-Łukasz %d", n), "anschrift": address(i)}
+		if i == 0 {
+			p["email"], p["telefon"] = fmt.Sprintf("aenne.%d@example.de", n), fmt.Sprintf("+49 7031 %07d", n%10_000_000)
+		}
+		applicants = append(applicants, map[string]any{"person": p})
 	}
-	first := person(0)
-	first["email"], first["telefon"] = fmt.Sprintf("aenne.%d@example.de", n), fmt.Sprintf("+49 7031 %07d", n%10_000_000)
-	applicants := []any{map[string]any{"person": first}, map[string]any{"person": person(1)}}
-	plots := []any{map[string]any{"anschrift": address(7),
-		"flurstuecke": []any{map[string]any{"gemarkungsnummer": "2710", "flur": "0", "zaehler": fmt.Sprint(1 + n%9999), "nenner": "5"}}}}
+	for i := range s.Parcels {
+		f := map[string]any{"gemarkungsnummer": "2710", "flur": "0", "zaehler": fmt.Sprint(1 + (n+i)%9999), "nenner": "5"}
+		if i > 0 {
+			f["gemarkung"] = text("Dagersheim")
+		}
+		if parcels = append(parcels, f); len(parcels) == 50 || i == s.Parcels-1 {
+			plots = append(plots, map[string]any{"anschrift": address(7 + i), "flurstuecke": parcels})
+			parcels = nil
+		}
+	}
 	b, err := json.Marshal(map[string]any{
 		"publicService":           map[string]any{"identifier": "urn:de:fim:leika:leistung:" + service, "name": "Abgeschlossenheitsbescheinigung"},
 		"region":                  "DE" + region,

@@ -40,7 +40,7 @@ func TestWorkIsWhatIsSaid(t *testing.T) {
 	}
 	reached := map[string]bool{}
 	for n := range 64 {
-		form := formOf(n, l.region(n))
+		form := formOf(n, l.region(n), standardShape)
 		m := mapper{lib}
 		out, xml, err := m.message(form)
 		if err != nil {

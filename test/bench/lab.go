@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -17,13 +16,10 @@ import (
 	"weiche/internal/kafkatest"
 )
 
-const partitions = 8
-
 // Topics of the harness. What the router itself reads and writes is bus.Topics.
 const (
 	plainIn  = "bench.in"  // submissions as portals post them
 	plainOut = "bench.out" // copies of them
-	stash    = "bench.stash."
 )
 
 // lab is a Kafka of its own with what is needed to set it up and look at it.
@@ -36,12 +32,33 @@ type lab struct {
 	admin   sarama.ClusterAdmin
 	bus     *bus.Bus // makes topics as the router does
 	close   []func()
+	log     io.Writer
+
+	receiver *receiver
+	scene
+}
+
+// scene is what the next runs are about. accept and landscape set parts of it.
+type scene struct {
+	partitions int
+	plan       plan
+	land       *landscape
+	stash      string                    // prefix of the topics with accepted submissions
+	keys       string                    // directory with the keys they are sealed with
+	singles    []*sarama.ProducerMessage // some of them
+}
+
+func (l *lab) busConfig() bus.Config { return busConfig(l.brokers, l.partitions) }
+
+// onBus makes a job for this broker.
+func (l *lab) onBus(contender string) job {
+	return job{Contender: contender, Brokers: l.brokers, Partitions: l.partitions}
 }
 
 // openLab starts the broker. Its Java machine is the one a real broker has, with
 // a heap of 1 GB.
 func openLab(ctx context.Context, repo, dir string) (l *lab, err error) {
-	l = &lab{dir: dir, repo: repo}
+	l = &lab{dir: dir, repo: repo, log: io.Discard, scene: scene{partitions: 8}}
 	defer func() {
 		if err != nil {
 			l.Close()
@@ -74,12 +91,16 @@ func openLab(ctx context.Context, repo, dir string) (l *lab, err error) {
 	if l.admin, err = sarama.NewClusterAdminFromClient(l.client); err != nil {
 		return l, err
 	}
-	patient := busConfig(l.brokers)
+	patient := l.busConfig()
 	patient.AppendTimeout = time.Minute // other work may be on the machine
 	if l.bus, err = bus.Open(ctx, patient, slog.New(slog.DiscardHandler), nil); err != nil {
 		return l, err
 	}
 	l.close = append(l.close, func() { _ = l.bus.Close() })
+	if l.receiver, err = newReceiver(); err != nil {
+		return l, err
+	}
+	l.close = append(l.close, l.receiver.close)
 	return l, nil
 }
 
@@ -90,9 +111,6 @@ func (l *lab) Close() {
 	}
 	l.close = nil
 }
-
-// sub makes a directory below the lab's.
-func (l *lab) sub(pattern string) (string, error) { return os.MkdirTemp(l.dir, pattern) }
 
 // recreate makes topics that are empty.
 func (l *lab) recreate(ctx context.Context, topics ...bus.Topic) error {
@@ -146,8 +164,15 @@ func (l *lab) forget(groups ...string) error {
 		if _, ok := there[g]; !ok {
 			continue
 		}
-		if err := l.admin.DeleteConsumerGroup(g); err != nil && !errors.Is(err, sarama.ErrGroupIDNotFound) {
-			return fmt.Errorf("delete group %s: %w", g, err)
+		// A member that was killed is waited for.
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+			err := l.admin.DeleteConsumerGroup(g)
+			if err == nil || errors.Is(err, sarama.ErrGroupIDNotFound) {
+				break
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("delete group %s: %w", g, err)
+			}
 		}
 	}
 	return nil
@@ -244,8 +269,9 @@ func (s *sender) close() error {
 	return nil
 }
 
-// read calls fn for the first limit records of a topic (a share of them from
-// each partition); partitions come one after the other.
+// read calls fn for limit records of a topic (or all, where it has fewer): the
+// first ones of each partition, by its share. Partitions come one after the
+// other.
 func (l *lab) read(topic string, limit int, fn func(*sarama.ConsumerMessage) error) error {
 	consumer, err := sarama.NewConsumerFromClient(l.client)
 	if err != nil {
@@ -256,14 +282,12 @@ func (l *lab) read(topic string, limit int, fn func(*sarama.ConsumerMessage) err
 	if err != nil {
 		return err
 	}
-	left := limit
+	shares, err := l.shares(topic, parts, int64(limit))
+	if err != nil {
+		return err
+	}
 	for i, p := range parts {
-		end, err := l.client.GetOffset(topic, p, sarama.OffsetNewest)
-		if err != nil {
-			return err
-		}
-		share := min(int64(left/(len(parts)-i)), end)
-		left -= int(share)
+		share := shares[i]
 		if share == 0 {
 			continue
 		}
@@ -286,12 +310,33 @@ func (l *lab) read(topic string, limit int, fn func(*sarama.ConsumerMessage) err
 	return nil
 }
 
-// again is a record as it is written once more, to the same partition.
-func again(topic string, m *sarama.ConsumerMessage) *sarama.ProducerMessage {
-	out := &sarama.ProducerMessage{Topic: topic, Partition: m.Partition, Value: sarama.ByteEncoder(m.Value), Timestamp: m.Timestamp}
-	if m.Key != nil {
-		out.Key = sarama.ByteEncoder(m.Key)
+// shares splits limit over partitions by what they hold.
+func (l *lab) shares(topic string, parts []int32, limit int64) ([]int64, error) {
+	ends := make([]int64, len(parts))
+	var sum int64
+	for i, p := range parts {
+		end, err := l.client.GetOffset(topic, p, sarama.OffsetNewest)
+		if err != nil {
+			return nil, err
+		}
+		ends[i], sum = end, sum+end
 	}
+	limit = min(limit, sum)
+	var before, given int64
+	for i, end := range ends {
+		before += end
+		if sum > 0 {
+			ends[i] = before*limit/sum - given // what is rounded off goes to the next
+		}
+		given += ends[i]
+	}
+	return ends, nil
+}
+
+// again is a record as it is written once more, by its key as the bus does it.
+func (l *lab) again(topic string, m *sarama.ConsumerMessage, partitions int) *sarama.ProducerMessage {
+	out := &sarama.ProducerMessage{Topic: topic, Partition: l.bus.PartitionOf(m.Key, partitions), Key: sarama.ByteEncoder(m.Key),
+		Value: sarama.ByteEncoder(m.Value), Timestamp: m.Timestamp}
 	for _, h := range m.Headers {
 		out.Headers = append(out.Headers, *h)
 	}
@@ -300,18 +345,14 @@ func again(topic string, m *sarama.ConsumerMessage) *sarama.ProducerMessage {
 
 // copyTopic writes the first limit records of a topic to another one.
 func (l *lab) copyTopic(from, to string, limit int) error {
+	parts, err := l.client.Partitions(to)
+	if err != nil {
+		return err
+	}
 	s, err := l.newSender()
 	if err != nil {
 		return err
 	}
-	err = l.read(from, limit, func(m *sarama.ConsumerMessage) error { s.send(again(to, m)); return nil })
+	err = l.read(from, limit, func(m *sarama.ConsumerMessage) error { s.send(l.again(to, m, len(parts))); return nil })
 	return errors.Join(err, s.close())
-}
-
-// link makes the lab's standards those of a data directory.
-func (l *lab) link(data string) error {
-	if err := os.MkdirAll(data, 0o700); err != nil {
-		return err
-	}
-	return os.Symlink(filepath.Join(l.dir, "standards"), filepath.Join(data, "standards"))
 }

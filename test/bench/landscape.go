@@ -75,13 +75,13 @@ func newLandscape(dir, repo string, p plan) (*landscape, error) {
 		return nil, err
 	}
 	return l, writeFile(filepath.Join(dir, "router.yaml"), `kafka:
-  partitions: 8
   replication_factor: 1
   min_insync_replicas: 1
   allow_unsafe: [replication-factor, min-insync-replicas, unclean-election]
 intake: {concurrent: 1024}
 delivery: {in_flight: 64}
 log: {level: error}
+drain: 5s
 `)
 }
 
@@ -211,7 +211,7 @@ func readCSV(file string) ([][]string, error) {
 	var rows [][]string
 	for {
 		row, err := r.Read()
-		if err == io.EOF { //nolint:errorlint // the reader returns it bare
+		if err == io.EOF {
 			return rows, nil
 		}
 		if err != nil {

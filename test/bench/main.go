@@ -7,9 +7,11 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -21,62 +23,90 @@ type options struct {
 	rounds      int
 	records     int
 	slowRecords int
+	waiting     int
 	limit       time.Duration
-	only        []string
+	pace        pace
+	only        string
 	profile     string
-	out         string
+	out         string // empty: nowhere
+	doc         string
+	log         io.Writer
 }
 
 func main() {
 	if runChild() {
 		return
 	}
-	var o options
-	var only string
+	o := options{log: os.Stdout}
+	growth := flag.Bool("growth", false, "measure how cost grows instead")
 	flag.StringVar(&o.repo, "repo", ".", "the repository's root")
 	flag.IntVar(&o.rounds, "rounds", 5, "measured rounds; one more goes before them and is thrown away")
 	flag.IntVar(&o.records, "records", 100_000, "records for those who only copy")
 	flag.IntVar(&o.slowRecords, "slow-records", 100_000, "records for the others")
-	flag.DurationVar(&o.limit, "limit", 20*time.Second, "longest time of one run; what has arrived by then counts")
-	flag.StringVar(&only, "only", "", "contenders, separated by commas; all where empty")
+	flag.IntVar(&o.waiting, "waiting", 100_000, "deliveries that wait")
+	flag.DurationVar(&o.limit, "limit", 15*time.Second, "longest time of one run; what has arrived by then counts")
+	flag.IntVar(&o.pace.rate, "rate", 500, "single submissions a second, for the times; 0: none")
+	flag.DurationVar(&o.pace.length, "pace-for", 6*time.Second, "how long single submissions are sent")
+	flag.StringVar(&o.only, "only", "", "contenders, separated by commas; all where empty")
 	flag.StringVar(&o.profile, "profile", "", "directory for a CPU profile of each run")
 	flag.StringVar(&o.out, "out", "bench/results.json", "where the results go, relative to the repository; empty: nowhere")
+	flag.StringVar(&o.doc, "doc", "docs/benchmarks.md", "the page the tables go into, likewise")
 	flag.Parse()
-	if only != "" {
-		o.only = strings.Split(only, ",")
+	if given := visited(); o.only != "" && !given["out"] && !given["doc"] {
+		o.out, o.doc = "", "" // some rows are no table
 	}
+	o.pace.warm, o.pace.grace = time.Second, 10*time.Second
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, o); err != nil {
+	var err error
+	if *growth {
+		err = measureGrowth(ctx, o)
+	} else {
+		_, err = measureAll(ctx, o)
+	}
+	if err != nil {
+		stop()
 		fatal(err)
 	}
 }
 
-func table() []contender {
-	return []contender{
-		plain("raw-sarama", false),
-		plain("bus-trivial", false),
-		plain("bus-trivial-watermill", false),
-		pipeline("pipeline-topic", nil),
-	}
-}
-
-func run(ctx context.Context, o options) error {
-	repo, err := filepath.Abs(o.repo)
-	if err != nil {
-		return err
+// chosen returns the contenders that -only names.
+func (o options) chosen() ([]contender, error) {
+	all := contenders()
+	if o.only == "" {
+		return all, nil
 	}
 	var list []contender
-	for _, k := range table() {
-		if len(o.only) == 0 || slices.Contains(o.only, k.name) {
-			list = append(list, k)
+	for _, name := range strings.Split(o.only, ",") {
+		i := slices.IndexFunc(all, func(k contender) bool { return k.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("there is no contender %q", name)
 		}
+		list = append(list, all[i])
+	}
+	return list, nil
+}
+
+func (o options) recordsOf(k contender) int {
+	switch {
+	case k.once:
+		return o.waiting
+	case k.slow:
+		return o.slowRecords
+	}
+	return o.records
+}
+
+// inLab gives fn a Kafka and takes everything away afterwards.
+func (o *options) inLab(ctx context.Context, fn func(*lab) error) (err error) {
+	if o.repo, err = filepath.Abs(o.repo); err != nil {
+		return err
 	}
 	if o.profile != "" {
-		if err := os.MkdirAll(o.profile, 0o755); err != nil {
+		if o.profile, err = filepath.Abs(o.profile); err != nil {
 			return err
 		}
-		if o.profile, err = filepath.Abs(o.profile); err != nil {
+		if err := os.MkdirAll(o.profile, 0o755); err != nil {
 			return err
 		}
 	}
@@ -85,27 +115,131 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	l, err := openLab(ctx, repo, dir)
+	l, err := openLab(ctx, o.repo, dir)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
-	if err := l.stock(ctx, o.records, o.slowRecords); err != nil {
+	l.log = o.log
+	if err := installStandards(ctx, l.repo, l.dir); err != nil {
 		return err
 	}
-	for round := range o.rounds + 1 {
-		for _, k := range list {
-			records := o.records
+	return fn(l)
+}
+
+func (o options) say(format string, args ...any) { fmt.Fprintf(o.log, format+"\n", args...) }
+
+// measureAll runs the contenders in turn, round after round, and writes the
+// medians.
+func measureAll(ctx context.Context, o options) (list []result, err error) {
+	chosen, err := o.chosen()
+	if err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	err = o.inLab(ctx, func(l *lab) error {
+		accepted := 0
+		for _, k := range chosen {
 			if k.slow {
-				records = o.slowRecords
+				accepted = max(accepted, o.recordsOf(k))
 			}
-			s, err := l.run(ctx, k, records, o.limit, o.profile, fmt.Sprintf("%s-%d", k.name, round))
-			if err != nil {
+		}
+		if err := l.settle(standardPlan()); err != nil {
+			return err
+		}
+		if err := l.writePlain(ctx, o.records, standardShape); err != nil {
+			return err
+		}
+		if accepted > 0 {
+			if err := l.accept(ctx, "standard", accepted, standardShape); err != nil {
 				return err
 			}
-			fmt.Printf("%d %-24s %8.0f records/s  cpu %.4f  broker %.4f s/1000  peak %4.0f MiB (%d in %.1f s)\n", round, k.name,
-				float64(s.Records)/s.Seconds, 1000*s.CPU/float64(s.Records), 1000*s.BrokerCPU/float64(s.Records), s.PeakMiB, s.Records, s.Seconds)
 		}
+		list, err = o.measureRounds(ctx, l, chosen)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	text := o.heading(began) + tables(list)
+	o.say("\n%s", text)
+	return list, o.publish(list, text)
+}
+
+func (o options) measureRounds(ctx context.Context, l *lab, chosen []contender) (list []result, err error) {
+	found := make([]runs, len(chosen))
+	for round := range o.rounds + 1 {
+		for i, k := range chosen {
+			found[i].name = k.name
+			if k.once && round != o.rounds {
+				continue
+			}
+			if err := o.turn(ctx, l, k, round, &found[i]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, f := range found {
+		list = append(list, f.result())
+	}
+	return list, nil
+}
+
+// turn is one contender's part of a round. The first round warms the broker up.
+func (o options) turn(ctx context.Context, l *lab, k contender, round int, found *runs) error {
+	limit := o.limit
+	if round == 0 && o.rounds > 0 {
+		limit /= 3
+	}
+	if k.once {
+		limit *= 40 // all of it has to wait
+	}
+	s, err := l.run(ctx, k, o.recordsOf(k), limit, o.profile, fmt.Sprintf("%s-%d", k.name, round))
+	if err != nil {
+		return err
+	}
+	one := runs{name: k.name, samples: []sample{s}}
+	counts := round > 0 || o.rounds == 0
+	if counts {
+		found.add(s)
+	}
+	if counts && o.pace.rate > 0 && !k.once {
+		p50, p99, err := l.latency(ctx, k, o.pace)
+		if err != nil {
+			return err
+		}
+		one.p50, one.p99 = []float64{p50.Seconds() * 1000}, []float64{p99.Seconds() * 1000}
+		found.p50, found.p99 = append(found.p50, one.p50...), append(found.p99, one.p99...)
+	}
+	r := one.result()
+	o.say("round %d  %-22s %8.0f records/s  CPU %.4f, broker %.4f s per 1,000  peak %4.0f MiB  p50 %s p99 %s ms  (%d in %.1f s)",
+		round, k.name, r.Rate, r.CPU, r.BrokerCPU, r.PeakMiB, ms(r.P50), ms(r.P99), s.Records, s.Seconds)
+	return nil
+}
+
+// heading says how the figures came about.
+func (o options) heading(began time.Time) string {
+	return fmt.Sprintf("%s, %d cores, %s; medians of %d rounds, %d to %d records each, at most %s a run; took %s.\n\n",
+		began.UTC().Format(time.DateOnly), runtime.NumCPU(), runtime.Version(), max(1, o.rounds), min(o.records, o.slowRecords), max(o.records, o.slowRecords),
+		o.limit, time.Since(began).Round(time.Second))
+}
+
+// visited are the flags that were given.
+func visited() map[string]bool {
+	given := map[string]bool{}
+	flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	return given
+}
+
+// publish writes results and tables where they go.
+func (o options) publish(list []result, text string) error {
+	if o.out != "" {
+		if err := writeResults(filepath.Join(o.repo, o.out), list); err != nil {
+			return err
+		}
+	}
+	if o.doc != "" {
+		return putBetween(filepath.Join(o.repo, o.doc), "bench", text)
 	}
 	return nil
 }

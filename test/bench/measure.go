@@ -14,9 +14,9 @@ type watch struct {
 	begun func() (int64, error)
 	done  func() (int64, error) // records that have arrived
 	total int64
-	// settled, where set, must hold too before the clock stops: the account of
-	// what was done is part of the work.
-	settled func() (bool, error)
+	// settled, where set, must reach total too before the clock stops: the account
+	// of what was done is part of the work.
+	settled func(c *child) (int64, error)
 }
 
 // sample is one measured run.
@@ -84,11 +84,11 @@ func (l *lab) measure(ctx context.Context, c *child, w watch, limit time.Duratio
 		}
 	}
 	for n >= w.total && w.settled != nil {
-		ok, err := w.settled()
+		told, err := w.settled(c)
 		if err != nil {
 			return s, err
 		}
-		if ok || time.Since(start) > 2*limit {
+		if told >= w.total || time.Since(start) > 2*limit {
 			break
 		}
 		if err := wait(); err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"strings"
 
@@ -11,7 +12,7 @@ import (
 // router is the whole router, as `router serve` starts it.
 func router(ctx context.Context, j job, ready func(addresses)) error {
 	a, err := app.Start(ctx, app.Options{ConfigDir: j.Config, Data: j.Data, Listen: "127.0.0.1:0", Ops: "127.0.0.1:0",
-		Environ: []string{"WEICHE_KAFKA_BROKERS=" + strings.Join(j.Brokers, ",")}, Log: os.Stderr})
+		Environ: []string{"WEICHE_KAFKA_BROKERS=" + strings.Join(j.Brokers, ","), fmt.Sprintf("WEICHE_KAFKA_PARTITIONS=%d", j.Partitions)}, Log: os.Stderr, Unchecked: j.Unchecked})
 	if err != nil {
 		return err
 	}

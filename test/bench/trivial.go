@@ -14,12 +14,12 @@ import (
 	"weiche/internal/bus"
 )
 
-func openBus(ctx context.Context, brokers []string) (*bus.Bus, error) {
+func openBus(ctx context.Context, j job) (*bus.Bus, error) {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	return bus.Open(ctx, busConfig(brokers), log, prometheus.NewRegistry())
+	return bus.Open(ctx, busConfig(j.Brokers, j.Partitions), log, prometheus.NewRegistry())
 }
 
-func busConfig(brokers []string) bus.Config {
+func busConfig(brokers []string, partitions int) bus.Config {
 	return bus.Config{Brokers: brokers, Partitions: partitions, ReplicationFactor: 1, MinInSyncReplicas: 1, MaxRecordBytes: 17 << 20,
 		AllowUnsafe: []string{bus.UnsafeReplicationFactor, bus.UnsafeMinInSyncReplicas, bus.UnsafeUncleanElection}}
 }
@@ -27,7 +27,7 @@ func busConfig(brokers []string) bus.Config {
 // busWatermill copies through this bus's Subscriber and Publisher, under
 // watermill's router, message by message.
 func busWatermill(ctx context.Context, j job, ready func(addresses)) error {
-	b, err := openBus(ctx, j.Brokers)
+	b, err := openBus(ctx, j)
 	if err != nil {
 		return err
 	}
@@ -57,7 +57,7 @@ func busWatermill(ctx context.Context, j job, ready func(addresses)) error {
 
 // busTrivial copies through this bus in batches.
 func busTrivial(ctx context.Context, j job, ready func(addresses)) error {
-	b, err := openBus(ctx, j.Brokers)
+	b, err := openBus(ctx, j)
 	if err != nil {
 		return err
 	}
