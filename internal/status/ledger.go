@@ -40,6 +40,7 @@ type Ledger struct {
 	queues  map[int32][]told // by partition, about in order of offsets
 	count   int
 	shrunk  chan struct{}
+	done    map[int32]int64 // offsets below which events are projected
 
 	ends ends
 }
@@ -60,15 +61,17 @@ func NewLedger(store *Store, log Log, now func() time.Time) *Ledger {
 	if now == nil {
 		now = time.Now
 	}
-	l := &Ledger{store: store, log: log, now: now, pending: map[uuid.UUID][]own{}, queues: map[int32][]told{}, shrunk: make(chan struct{})}
+	l := &Ledger{store: store, log: log, now: now, pending: map[uuid.UUID][]own{}, queues: map[int32][]told{}, shrunk: make(chan struct{}), done: map[int32]int64{}}
 	l.ends.ask = func(ctx context.Context) (oldest, newest []int64, err error) { return log.Offsets(ctx, TopicEvents) }
 	store.progress.mu.Lock()
+	defer store.progress.mu.Unlock()
+	l.projected(store.progress.offsets)
 	store.progress.watch = append(store.progress.watch, l.projected)
-	store.progress.mu.Unlock()
 	return l
 }
 
-// projected drops what the projection knows by now.
+// projected drops what the projection knows by now. It is called under the
+// progress's lock, so nobody may ask for progress who holds the ledger's.
 func (l *Ledger) projected(now map[source]int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -77,6 +80,7 @@ func (l *Ledger) projected(now map[source]int64) {
 		if src.topic != TopicEvents {
 			continue
 		}
+		l.done[src.partition] = o
 		q := l.queues[src.partition]
 		n := 0
 		for n < len(q) && q[n].offset < o {
@@ -182,7 +186,7 @@ func (l *Ledger) Append(ctx context.Context, partition int32, evs ...submission.
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	done := l.store.Progress(TopicEvents, partition)
+	done := l.done[partition]
 	for i := range evs {
 		ev := &evs[i]
 		// Where the projection was faster there is nothing to overlay.

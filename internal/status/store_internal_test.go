@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
+	"path/filepath"
 	"reflect"
 	"testing"
 	"testing/synctest"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/uuid"
 	"pgregory.net/rapid"
 
+	"weiche/internal/bus"
 	"weiche/internal/submission"
 )
 
@@ -211,4 +213,38 @@ func TestEndsAreAskedOnceForAll(t *testing.T) {
 			t.Errorf("a failed request: %d, after %d", n, asked)
 		}
 	})
+}
+
+// lockedLog ends every append with the progress held, as it is while the
+// projection tells how far it has come.
+type lockedLog struct {
+	Log
+	progress *progress
+}
+
+func (l lockedLog) Append(context.Context, ...*bus.Record) error { l.progress.mu.Lock(); return nil }
+
+// The projection tells the ledger of its progress under the progress's lock. An
+// append that asked for that lock under the ledger's own would wait for it for
+// ever, and so would everybody behind the two.
+func TestAppendWhileProgressIsTold(t *testing.T) {
+	s, err := Open(filepath.Join(t.TempDir(), "status.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	l := NewLedger(s, lockedLog{progress: &s.progress}, nil)
+	appended := make(chan error, 1)
+	go func() {
+		appended <- l.Append(context.Background(), 0, submission.Event{ID: uuid.New(), Type: submission.EventAccepted, Stage: submission.StageDispatch, Submission: uuid.New()})
+	}()
+	select {
+	case err := <-appended:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the append waits for the projection, which waits for it")
+	}
+	s.progress.mu.Unlock()
 }
