@@ -104,6 +104,9 @@ func lostOffsets(t *testing.T, env ...string) {
 			}
 		},
 	} {
+		if name == "beyond the end" && len(env) == 0 {
+			continue // the embedded broker itself refuses that, as a log that has lost its end
+		}
 		before := outbox()
 		r.Kill()
 		tamper(t, r, len(env) == 0, change)
