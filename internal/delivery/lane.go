@@ -74,13 +74,10 @@ func (l *lane) rebuild(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	committed, err := s.log.Committed(ctx, WaitGroup, TopicWait)
-	if err != nil {
-		return err
-	}
-	from := max(oldest[l.partition], committed[l.partition])
 	l.q.next = newest[l.partition]
-	err = s.log.ReadTo(ctx, TopicWait, l.partition, from, newest[l.partition], func(r *bus.Record) error {
+	// From the oldest, not from the committed offset: that one is ours to write and
+	// anybody's to set, and what lies below it is cut every few seconds.
+	err = s.log.ReadTo(ctx, TopicWait, l.partition, oldest[l.partition], newest[l.partition], func(r *bus.Record) error {
 		m, err := submission.ParseDeliveryMeta(r.Headers)
 		if err != nil {
 			return nil // only this stage writes here; what it cannot read it cannot have recorded
