@@ -202,6 +202,7 @@ func (l *lab) prepareRouter(ctx context.Context, records int) (*setup, error) {
 		begun:   func() (int64, error) { return l.written(bus.TopicDeliveries) },
 		total:   int64(records),
 		settled: func(c *child) (int64, error) { return accounted(c, "delivered") },
+		parked:  func() (int64, error) { return l.written(bus.TopicWaiting) },
 	}}
 	if records > 0 {
 		if err := l.copyTopic(l.stash+bus.TopicSubmissions, bus.TopicSubmissions, records); err != nil {

@@ -212,8 +212,12 @@ func (o options) turn(ctx context.Context, l *lab, k contender, round int, found
 		found.p50, found.p99 = append(found.p50, one.p50...), append(found.p99, one.p99...)
 	}
 	r := one.result()
-	o.say("round %d  %-22s %8.0f records/s  CPU %.4f, broker %.4f s per 1,000  peak %4.0f MiB  p50 %s p99 %s ms  (%d in %.1f s)",
-		round, k.name, r.Rate, r.CPU, r.BrokerCPU, r.PeakMiB, ms(r.P50), ms(r.P99), s.Records, s.Seconds)
+	parked := ""
+	if s.Parked > 0 {
+		parked = fmt.Sprintf(", %d waited", s.Parked)
+	}
+	o.say("round %d  %-22s %8.0f records/s  CPU %.4f, broker %.4f s per 1,000  peak %4.0f MiB  p50 %s p99 %s ms  (%d in %.1f s%s)",
+		round, k.name, r.Rate, r.CPU, r.BrokerCPU, r.PeakMiB, ms(r.P50), ms(r.P99), s.Records, s.Seconds, parked)
 	return nil
 }
 

@@ -17,6 +17,7 @@ type watch struct {
 	// settled, where set, must reach total too before the clock stops: the account
 	// of what was done is part of the work.
 	settled func(c *child) (int64, error)
+	parked  func() (int64, error) // nil: nothing can be
 }
 
 // sample is one measured run.
@@ -26,6 +27,7 @@ type sample struct {
 	CPU       float64 // seconds, of the contender's process
 	BrokerCPU float64 // seconds, of the broker's
 	PeakMiB   float64
+	Parked    int64 // records that went through the waiting topic
 }
 
 // How long a contender may take to begin.
@@ -101,6 +103,11 @@ func (l *lab) measure(ctx context.Context, c *child, w watch, limit time.Duratio
 		return s, err
 	}
 	s.Records, s.CPU, s.BrokerCPU = n-first, after[0]-before[0], after[1]-before[1]
+	if w.parked != nil {
+		if s.Parked, err = w.parked(); err != nil {
+			return s, err
+		}
+	}
 	s.PeakMiB, err = peakMiB(c.cmd.Process.Pid)
 	if err == nil && s.Records <= 0 {
 		err = fmt.Errorf("nothing arrived within %s", limit)

@@ -18,7 +18,7 @@ type result struct {
 	PeakMiB       float64 `json:"peak_rss_mib"`
 	P50           *number `json:"p50_ms"` // null where no single submissions were sent
 	P99           *number `json:"p99_ms"`
-	rounds        int
+	records       int64   // that arrived in a run, at most
 	slowest, best float64 // records a second
 }
 
@@ -47,9 +47,10 @@ func (r *runs) result() result {
 	out := result{Name: r.name, Rate: round(of(rate), 1),
 		CPU:       round(of(func(s sample) float64 { return 1000 * s.CPU / float64(s.Records) }), 5),
 		BrokerCPU: round(of(func(s sample) float64 { return 1000 * s.BrokerCPU / float64(s.Records) }), 5),
-		PeakMiB:   round(of(func(s sample) float64 { return s.PeakMiB }), 1), rounds: len(r.samples)}
+		PeakMiB:   round(of(func(s sample) float64 { return s.PeakMiB }), 1)}
 	out.slowest, out.best = rate(r.samples[0]), rate(r.samples[0])
 	for _, s := range r.samples {
+		out.records = max(out.records, s.Records)
 		out.slowest, out.best = min(out.slowest, rate(s)), max(out.best, rate(s))
 	}
 	if len(r.p50) > 0 {
@@ -143,7 +144,14 @@ var goals = []struct {
 		}
 		return fmt.Sprintf("%+.1f ms", *a.P99-*b.P99), *a.P99-*b.P99 <= 3, true
 	}},
-	{"memory below 300 MB with 100,000 waiting", atMost("waiting", func(r *result) float64 { return r.PeakMiB * (1 << 20) / 1e6 }, 300)},
+	{"memory below 300 MB with 100,000 waiting", func(find func(string) *result) (string, bool, bool) {
+		r := find("waiting")
+		if r == nil || r.records < 99_000 {
+			return "", false, false // fewer prove nothing
+		}
+		mb := r.PeakMiB * (1 << 20) / 1e6
+		return fmt.Sprintf("%.0f MB", mb), mb < 300, true
+	}},
 }
 
 func atMost(name string, of func(*result) float64, bound float64) func(func(string) *result) (string, bool, bool) {
