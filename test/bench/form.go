@@ -40,7 +40,8 @@ func formOf(n int, region string, s shape) []byte {
 	for i := range s.Parcels {
 		f := map[string]any{"gemarkungsnummer": "2710", "flur": "0", "zaehler": fmt.Sprint(1 + (n+i)%9999), "nenner": "5"}
 		if i > 0 {
-			f["gemarkung"] = text("Dagersheim")
+			delete(f, "gemarkungsnummer") // either the number or the name
+			f["gemarkung"], f["folge"] = text("Dagersheim"), "01"
 		}
 		if parcels = append(parcels, f); len(parcels) == 50 || i == s.Parcels-1 {
 			plots = append(plots, map[string]any{"anschrift": address(7 + i), "flurstuecke": parcels})

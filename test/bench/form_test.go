@@ -1,12 +1,17 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
 	"weiche/internal/app"
 	"weiche/internal/config"
+	"weiche/internal/submission"
 )
 
 // The figures of docs/benchmarks.md say 4.3 KB, 6 KB, 20,000 rules, 8
@@ -50,6 +55,30 @@ func TestWorkIsWhatIsSaid(t *testing.T) {
 		if j, x := len(form), len(xml); j < 4200 || j > 4400 || x < 5800 || x > 6200 {
 			t.Fatalf("%d bytes of JSON, %d of XML\n%s", j, x, xml)
 		}
+	}
+	for _, s := range sizes { // those that show how cost grows are sound too
+		form := formOf(1, l.region(1), s)
+		if _, _, err := (mapper{lib}).message(form); err != nil {
+			t.Errorf("%d bytes: %v", len(form), err)
+		}
+		var env submission.Envelope
+		if err := json.Unmarshal(form, &env); err != nil {
+			t.Fatal(err)
+		}
+		data, err := jsonschema.UnmarshalJSON(bytes.NewReader(env.Data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, ok := lib.Form(config.Offer{Service: service, Process: "universeller-antrag"})
+		if !ok {
+			t.Fatal("the process is missing")
+		}
+		if faults := f.Check(data); len(faults) > 0 {
+			t.Errorf("%d bytes: %v", len(form), faults[0])
+		}
+	}
+	if first, last := len(formOf(1, l.region(1), sizes[0])), len(formOf(1, l.region(1), sizes[len(sizes)-1])); first > 1200 || last < 890_000 || last > 950_000 {
+		t.Errorf("sizes from %d to %d bytes", first, last)
 	}
 	if len(reached) != 8 {
 		t.Errorf("%d destinations are reached", len(reached))

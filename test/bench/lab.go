@@ -80,6 +80,7 @@ func openLab(ctx context.Context, repo, dir string) (l *lab, err error) {
 	conf.Net.ReadTimeout = 90 * time.Second
 	conf.Net.MaxOpenRequests = 1
 	conf.Producer.Idempotent = true
+	conf.Producer.Retry.Max = 100 // a topic just made moves its leaders about
 	conf.Producer.RequiredAcks = sarama.WaitForAll
 	conf.Producer.Return.Successes = true
 	conf.Producer.MaxMessageBytes = 17 << 20
