@@ -35,14 +35,14 @@ type batch struct {
 // fetch reads once, directly from the partition's leader, and waits at most
 // wait for something to come. It needs no subscription, so it costs one round
 // trip. sarama.ErrOffsetOutOfRange comes back as it is.
-func (b *Bus) fetch(topic string, partition int32, offset int64, wait time.Duration) (batch, error) {
+func (b *Bus) fetch(topic string, partition int32, offset int64, limit int32, wait time.Duration) (batch, error) {
 	leader, err := b.meta.Leader(topic, partition)
 	if err != nil {
 		return batch{}, err
 	}
 	req := &sarama.FetchRequest{Version: 11, MaxWaitTime: int32(wait.Milliseconds()), MinBytes: 1,
 		MaxBytes: int32(max(fetchBytes, b.cfg.MaxRecordBytes+batchOverhead)), SessionEpoch: -1}
-	req.AddBlock(topic, partition, offset, fetchBytes, -1)
+	req.AddBlock(topic, partition, offset, limit, -1)
 	resp, err := leader.Fetch(req)
 	if err != nil {
 		_ = leader.Close()
@@ -97,11 +97,15 @@ func (b *Bus) ReadTo(ctx context.Context, topic string, partition int32, from, t
 	what := fmt.Sprintf("read %s/%d", topic, partition)
 	next, pause := max(from, 0), time.Duration(0)
 	progress := time.Now()
+	limit := int32(fetchBytes)
+	if to-next == 1 {
+		limit = 1 // one batch: a broker sends at least that whatever the limit
+	}
 	for next < to {
 		if err := ctx.Err(); err != nil {
 			return fault.Of(err)
 		}
-		got, err := try(ctx, func() (batch, error) { return b.fetch(topic, partition, next, 100*time.Millisecond) })
+		got, err := try(ctx, func() (batch, error) { return b.fetch(topic, partition, next, limit, 100*time.Millisecond) })
 		if errors.Is(err, sarama.ErrOffsetOutOfRange) {
 			oldest, err := b.oldest(ctx, topic, partition)
 			if err != nil {

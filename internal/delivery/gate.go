@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,9 +16,11 @@ type gate struct {
 
 	mu      sync.Mutex
 	policy  Policy
-	busy    int           // slots taken
-	freed   chan struct{} // closed and replaced when something may go on
-	queued  int           // handlers waiting for a slot
+	busy    int             // slots taken
+	lined   []chan struct{} // who waits for a slot, first come first served; closed when to look again
+	refused bool            // a slot was asked for in vain since wake was called last
+	queued  map[int32]int   // handlers waiting for a slot, by partition
+	crowded time.Time       // until when it counts as slow: somebody waited for a slot in vain
 	paused  bool
 	since   time.Time
 	reason  fault.Reason
@@ -35,17 +38,24 @@ type HandPause struct {
 	Since    time.Time `json:"since"`
 }
 
-// maxQueued bounds how many records may stand before one destination's slots;
-// more than that go to the waiting topic, so that one slow destination cannot
-// fill a partition's window.
-const maxQueued = 16
+// How many records of a partition may stand before one destination's slots; more
+// than that go to the waiting topic, so that one destination cannot fill a
+// partition's window. One that keeps up has half of the window; one that was
+// found to be slow a few places only.
+const (
+	maxQueued     = 128
+	maxQueuedSlow = 4
+)
 
 // slotPatience is how long a record waits for a slot before it goes to the
-// waiting topic.
-const slotPatience = 2 * time.Second
+// waiting topic. slowFor is how long the destination counts as slow after that.
+const (
+	slotPatience = 2 * time.Second
+	slowFor      = 10 * time.Second
+)
 
 func newGate(p Policy, wake func()) *gate {
-	return &gate{policy: p, wake: wake, freed: make(chan struct{})}
+	return &gate{policy: p, wake: wake, queued: map[int32]int{}}
 }
 
 // follow takes over another policy; everything else stays: a new timeout must
@@ -54,17 +64,29 @@ func (g *gate) follow(p Policy) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.policy = p
-	close(g.freed)
-	g.freed = make(chan struct{})
+	g.call(len(g.lined))
 }
 
-// stir lets everybody look again.
-func (g *gate) stir() {
+// call lets the first n in the line look again. The caller has the lock.
+func (g *gate) call(n int) {
+	n = min(n, len(g.lined))
+	for _, ch := range g.lined[:n] {
+		close(ch)
+	}
+	g.lined = slices.Delete(g.lined, 0, n)
+}
+
+// stir lets n of those in the line look again, and the lanes, where one of them
+// was refused.
+func (g *gate) stir(n int) {
 	g.mu.Lock()
-	close(g.freed)
-	g.freed = make(chan struct{})
+	g.call(n)
+	wake := g.refused
+	g.refused = false
 	g.mu.Unlock()
-	g.wake()
+	if wake {
+		g.wake()
+	}
 }
 
 // try takes a slot without waiting. When it cannot, the reason says why, and
@@ -72,6 +94,7 @@ func (g *gate) stir() {
 func (g *gate) try(now time.Time) (ok bool, why fault.Reason, again time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	defer func() { g.refused = g.refused || !ok }()
 	if g.byHand(now) {
 		return false, fault.ReasonPaused, g.hand.Until
 	}
@@ -93,39 +116,69 @@ func (g *gate) byHand(now time.Time) bool {
 	return g.hand != nil && (g.hand.Until.IsZero() || now.Before(g.hand.Until))
 }
 
-// enter is try with patience, for records fresh from the deliveries topic.
-func (g *gate) enter(ctx context.Context, now func() time.Time) (bool, fault.Reason, error) {
+// enter is try with patience, for records fresh from a partition of the
+// deliveries topic.
+func (g *gate) enter(ctx context.Context, partition int32, now func() time.Time) (bool, fault.Reason, error) {
 	ok, why, _ := g.try(now())
 	if ok || why == fault.ReasonPaused {
 		return ok, why, nil
 	}
 	g.mu.Lock()
-	if g.queued >= maxQueued {
+	places := maxQueued
+	if now().Before(g.crowded) {
+		places = maxQueuedSlow
+	}
+	if g.queued[partition] >= places {
 		g.mu.Unlock()
 		return false, fault.ReasonBusy, nil
 	}
-	g.queued++
+	g.queued[partition]++
 	g.mu.Unlock()
-	defer func() { g.mu.Lock(); g.queued--; g.mu.Unlock() }()
+	defer func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if g.queued[partition]--; g.queued[partition] == 0 {
+			delete(g.queued, partition)
+		}
+	}()
 
 	t := time.NewTimer(slotPatience)
 	defer t.Stop()
 	for {
+		called := make(chan struct{})
 		g.mu.Lock()
-		freed := g.freed
+		g.lined = append(g.lined, called)
 		g.mu.Unlock()
-		// Asked after freed was taken: what is freed from now on is heard.
+		// Asked after it stands in the line: what is freed from now on is heard.
 		if ok, why, _ := g.try(now()); ok || why == fault.ReasonPaused {
+			g.leaveLine(called)
 			return ok, why, nil
 		}
 		select {
-		case <-freed:
+		case <-called:
 		case <-t.C:
+			g.leaveLine(called)
+			g.mu.Lock()
+			g.crowded = now().Add(slowFor)
+			g.mu.Unlock()
 			return false, fault.ReasonBusy, nil
 		case <-ctx.Done():
+			g.leaveLine(called)
 			return false, "", ctx.Err()
 		}
 	}
+}
+
+// leaveLine takes one out of the line. Where it was called already, the next one
+// is called instead.
+func (g *gate) leaveLine(called chan struct{}) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if i := slices.Index(g.lined, called); i >= 0 {
+		g.lined = slices.Delete(g.lined, i, i+1)
+		return
+	}
+	g.call(1)
 }
 
 // proven says whether a fault proves that the destination answers. One that was
@@ -147,7 +200,7 @@ func (g *gate) back() {
 	g.busy--
 	g.probing = false
 	g.mu.Unlock()
-	g.stir()
+	g.stir(1)
 }
 
 // leave gives the slot back and learns from the attempt. f is nil after a
@@ -181,22 +234,28 @@ func (g *gate) leave(now time.Time, f *fault.Error) (changed bool) {
 		g.paused, g.probing, g.reason = false, false, ""
 	}
 	g.busy--
+	n := 1
+	if changed {
+		n = len(g.lined)
+	}
 	g.mu.Unlock()
-	g.stir()
+	g.stir(n)
 	return changed
 }
 
 func (g *gate) pauseByHand(h HandPause) {
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.hand = &h
-	g.mu.Unlock()
+	g.call(len(g.lined))
 }
 
 func (g *gate) resume() {
 	g.mu.Lock()
 	g.hand, g.paused, g.probing, g.reason = nil, false, false, ""
+	n := len(g.lined)
 	g.mu.Unlock()
-	g.stir()
+	g.stir(n)
 }
 
 // DestinationState is what an operator sees of one destination.

@@ -3,7 +3,10 @@ package delivery
 import (
 	"context"
 	"errors"
+	"slices"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"weiche/internal/fault"
@@ -85,13 +88,13 @@ func TestGateEnterEndsWithItsContext(t *testing.T) {
 	g := newGate(testPolicy, func() {})
 	now := func() time.Time { return time.Unix(1000, 0) }
 	for range 2 {
-		if ok, _, err := g.enter(t.Context(), now); !ok || err != nil {
+		if ok, _, err := g.enter(t.Context(), 0, now); !ok || err != nil {
 			t.Fatal("free slots refused")
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := g.enter(ctx, now); !errors.Is(err, context.Canceled) {
+	if _, _, err := g.enter(ctx, 0, now); !errors.Is(err, context.Canceled) {
 		t.Fatalf("err = %v", err)
 	}
 }
@@ -174,4 +177,77 @@ func TestDueTimesAreBounded(t *testing.T) {
 	if got := testPolicy.notAfter(now.Add(1000*time.Hour), now); !got.Equal(now.Add(testPolicy.GiveUp)) {
 		t.Fatalf("a due time under another clock stands at %v", got)
 	}
+}
+
+// A destination that keeps up lets everybody in, in the order they came, and
+// sends nothing to the waiting topic; one that is slow keeps only a few places.
+func TestLineBeforeADestination(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(Policy{InFlight: 1}, func() {})
+		var mu sync.Mutex
+		var order []int
+		var wg sync.WaitGroup
+		for i := range maxQueued {
+			time.Sleep(time.Microsecond)
+			wg.Go(func() {
+				ok, why, err := g.enter(t.Context(), 0, time.Now)
+				if !ok || err != nil {
+					t.Errorf("%d was not let in: %s, %v", i, why, err)
+					return
+				}
+				mu.Lock()
+				order = append(order, i)
+				mu.Unlock()
+				time.Sleep(5 * time.Millisecond)
+				g.leave(time.Now(), nil)
+			})
+		}
+		wg.Wait()
+		if !slices.IsSorted(order) {
+			t.Errorf("let in as %v", order)
+		}
+		if g.busy != 0 || len(g.lined) != 0 || len(g.queued) != 0 {
+			t.Errorf("left behind: %+v", g)
+		}
+
+		// Now the one inside stays.
+		if ok, _, _ := g.try(time.Now()); !ok {
+			t.Fatal("no slot")
+		}
+		refused := make(chan time.Duration, maxQueued+10)
+		for range maxQueued + 10 {
+			wg.Go(func() {
+				began := time.Now()
+				if ok, why, _ := g.enter(t.Context(), 0, time.Now); ok || why != fault.ReasonBusy {
+					t.Errorf("%v, %s", ok, why)
+				}
+				refused <- time.Since(began)
+			})
+		}
+		wg.Wait()
+		at := map[time.Duration]int{}
+		for range maxQueued + 10 {
+			at[<-refused]++
+		}
+		if at[0] != 10 || at[slotPatience] != maxQueued {
+			t.Errorf("refused after: %v", at)
+		}
+		// It counts as slow, for each partition by itself, until it has shown better.
+		for _, partition := range []int32{0, 1} {
+			for range maxQueuedSlow {
+				wg.Go(func() { _, _, _ = g.enter(t.Context(), partition, time.Now) })
+			}
+			synctest.Wait()
+			began := time.Now()
+			if ok, _, _ := g.enter(t.Context(), partition, time.Now); ok || time.Since(began) > 0 {
+				t.Error("a slow destination has more than its few places")
+			}
+		}
+		wg.Wait()
+		g.leave(time.Now(), nil)
+		time.Sleep(2 * slowFor)
+		if ok, _, _ := g.enter(t.Context(), 0, time.Now); !ok {
+			t.Error("not let in again")
+		}
+	})
 }

@@ -466,7 +466,7 @@ func (l *lane) take(ctx context.Context, rec *bus.Record, spill bool) error {
 	if !ok {
 		return l.wait(ctx, m, rec.Value, e, fault.ReasonMisconfigured, "the configuration names no such destination at the moment")
 	}
-	in, why, err := g.enter(ctx, s.now)
+	in, why, err := g.enter(ctx, l.partition, s.now)
 	if err != nil {
 		l.release(e)
 		return err
@@ -735,8 +735,9 @@ func (l *lane) finish(e *entry) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.q.remove(e)
-	l.nudge()
+	if l.q.remove(e); len(l.q.cases[e.key]) > 0 {
+		l.nudge() // the next one of the case has come up
+	}
 }
 
 func (l *lane) event(t submission.EventType, m submission.DeliveryMeta, parts ...string) submission.Event {
