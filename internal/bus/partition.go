@@ -203,6 +203,7 @@ func (p *partition) serve(ctx context.Context, assigned <-chan error) (begun, he
 			p.m.s.b.metrics.redeliveries.WithLabelValues(p.topic).Inc()
 			p.w.retry(q)
 		case <-tick.C:
+			p.measure()
 			if begun {
 				p.confirm(ctx)
 			}
@@ -360,7 +361,6 @@ func (k mark) same(o mark) bool { return k.position == o.position && k.metadata 
 // confirm asks whether what is finished took effect. The state is taken before
 // the question, so that the answer covers it.
 func (p *partition) confirm(ctx context.Context) {
-	p.measure()
 	k := p.now()
 	if p.confirmed != nil || k.same(p.last) && !p.stirred && time.Since(p.asking) < askEvery {
 		return
@@ -406,7 +406,11 @@ func (p *partition) mark(k mark) bool {
 }
 
 func (p *partition) measure() {
-	p.seen.position.Store(p.last.position)
+	at := p.last.position
+	if at < 0 {
+		at = p.w.position() // nothing is committed yet: from the first record on
+	}
+	p.seen.position.Store(at)
 	oldest := int64(0)
 	if t := p.w.oldest(); !t.IsZero() {
 		oldest = t.UnixMilli()

@@ -195,6 +195,11 @@ func (o options) turn(ctx context.Context, l *lab, k contender, round int, found
 		limit *= 40 // all of it has to wait
 	}
 	s, err := l.run(ctx, k, o.recordsOf(k), limit, o.profile, fmt.Sprintf("%s-%d", k.name, round))
+	if err != nil && ctx.Err() == nil {
+		// A topic just made anew may have its leader elsewhere than was heard.
+		o.say("round %d  %-22s failed and is run again: %v", round, k.name, err)
+		s, err = l.run(ctx, k, o.recordsOf(k), limit, o.profile, fmt.Sprintf("%s-%d", k.name, round))
+	}
 	if err != nil {
 		return err
 	}
