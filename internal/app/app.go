@@ -372,7 +372,7 @@ func (a *App) startStages(ctx context.Context, lib *Library) error {
 		return a.bus.Consume(ctx, bus.Group{Name: dispatch.Group, Topics: []string{dispatch.Topic}, BatchRecords: dispatch.BatchRecords,
 			Assigned: a.dispatch.Assigned, Revoked: a.dispatch.Revoked, Owns: a.dispatch.Owns}, dispatch.Topic, a.dispatch.Handle)
 	})
-	sub, err := a.bus.Subscriber(bus.Group{Name: delivery.Group, Topics: []string{delivery.Topic}, Key: delivery.Key, Spill: a.delivery.Spill,
+	sub, err := a.bus.Subscriber(bus.Group{Name: delivery.Group, Topics: []string{delivery.Topic}, MaxInFlight: delivery.InFlight, Key: delivery.Key, Spill: a.delivery.Spill,
 		Assigned: a.delivery.Assigned, Revoked: a.delivery.Revoked, Owns: a.delivery.Owns})
 	if err != nil {
 		return err

@@ -36,6 +36,12 @@ const (
 	recordGrace = 10 * time.Second // for recording an outcome after the work was cancelled
 )
 
+// InFlight is how many records of a partition are in hand at most. Half of them
+// may stand before one destination's slots (see gate.go). More of them would only
+// make the lines longer: in a flood that the machine and not a destination slows
+// down, records would lose patience and go through the waiting topic.
+const InFlight = 128
+
 // Adapter hands one delivery over. It returns nil only when the destination has
 // taken it, and otherwise a *fault.Error (anything else counts as retryable).
 // It must be safe for concurrent use and stop when ctx ends.

@@ -43,7 +43,7 @@ type HandPause struct {
 // partition's window. One that keeps up has half of the window; one that was
 // found to be slow a few places only.
 const (
-	maxQueued     = 128
+	maxQueued     = InFlight / 2
 	maxQueuedSlow = 4
 )
 

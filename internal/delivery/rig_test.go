@@ -284,7 +284,7 @@ func (r *rig) open() {
 	r.stage = New(hurtLog{r.bus, r.hurt}, hurtLedger{r.ledger, r.hurt}, r.sealed, logger, prometheus.NewRegistry(), time.Now)
 	r.stage.cutEvery = 50 * time.Millisecond
 	r.stage.SetDestinations(r.dests)
-	sub, err := r.bus.Subscriber(bus.Group{Name: Group, Topics: []string{Topic}, Key: Key, Spill: r.stage.Spill,
+	sub, err := r.bus.Subscriber(bus.Group{Name: Group, Topics: []string{Topic}, MaxInFlight: InFlight, Key: Key, Spill: r.stage.Spill,
 		Assigned: r.stage.Assigned, Revoked: r.stage.Revoked, Owns: r.stage.Owns})
 	must(t, err)
 	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: 20 * time.Second}, watermill.NopLogger{})
