@@ -3,6 +3,7 @@ package submission
 import (
 	"encoding/json"
 	"io"
+	"time"
 )
 
 // Envelope is what a portal posts, in FIT-Connect's words. Everything in it but
@@ -78,7 +79,23 @@ type Delivery struct {
 	Traceparent  string // W3C Trace Context
 	XML          []byte
 	Attachments  []File
+	// Token is what the destination's adapter asked to be kept with Pending, "" at
+	// the first attempt.
+	Token string
 }
+
+// Pending is what an adapter returns instead of nil where the destination's word
+// comes later, or where something must be on record before the next step. Token
+// is recorded; after After the adapter is called again, with it. Until then the
+// delivery waits and holds its case, and no attempt is counted. Token must be
+// free of payload.
+type Pending struct {
+	Token string
+	After time.Duration // 0: at once
+}
+
+// Error implements error.
+func (p *Pending) Error() string { return "handed over; the destination's word comes later" }
 
 // File is an attachment ready to be read. Open may be called several times;
 // each reader is the caller's to close and verifies the SHA-512 as it reads:
