@@ -132,7 +132,7 @@ func newChaos(t *testing.T, rnd *rand.Rand) *chaos {
 		// The routers are told apart by how they call the Fachverfahren.
 		r.editConfig("lands", func(_, text string) string {
 			text = strings.ReplaceAll(text, "127.0.0.1"+addr, host+addr)
-			return fileDestination.ReplaceAllString(text, "adapter: http\n    settings: {url: \"http://"+host+addr+"/$1\", secret_file: secrets/receiver.key, allow_private: true}")
+			return fileDestination.ReplaceAllString(text, "adapter: http\n    settings: {url: \"http://"+host+addr+"/$1\", secret_file: secrets/receiver.key, allow_networks: [loopback]}")
 		})
 		c.routers[i] = r
 	}

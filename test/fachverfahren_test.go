@@ -217,7 +217,7 @@ func (r *router) useFachverfahren(f *fachverfahren, archive bool) {
     settings:
       url: `+f.URL+doorArchiv+`
       secret_file: secrets/receiver.key
-      allow_private: true
+      allow_networks: [loopback]
     formats: [antrag/1.0/antrag]
     policy: {probe: 300ms, in_flight: 4}
   - id: sindelfingen-gewerbe

@@ -91,8 +91,8 @@ func TestUnknownAdapter(t *testing.T) {
 
 // All faults of one destination at once, each with its place.
 func TestCheckNamesEveryFault(t *testing.T) {
-	ps := adapters.Check(destination(t, "http", "url: 7\nallow_private: perhaps\nsecrets: x\nconnect_timeout: 5"))
-	for _, want := range []string{"destinations.yaml:2:16: ", "destinations.yaml:3:1: ", "destinations.yaml:4:18: "} {
+	ps := adapters.Check(destination(t, "http", "url: 7\nallow_networks: perhaps\nsecrets: x\nconnect_timeout: 5"))
+	for _, want := range []string{"destinations.yaml:2:17: ", "destinations.yaml:3:1: ", "destinations.yaml:4:18: "} {
 		if !strings.Contains(ps.Error(), want) {
 			t.Errorf("no problem at %s in\n%s", want, ps.Error())
 		}

@@ -78,7 +78,7 @@ func start(t *testing.T, dir string, o receiver.Options) *running {
 	case err := <-failed:
 		t.Fatal(err)
 	}
-	s, err := config.ParseSettings("d.yaml", "url: http://"+r.addr+"/bauamt\nsecret_file: "+o.SecretFile+"\nallow_private: true")
+	s, err := config.ParseSettings("d.yaml", "url: http://"+r.addr+"/bauamt\nsecret_file: "+o.SecretFile+"\nallow_networks: [loopback]")
 	if err != nil {
 		t.Fatal(err)
 	}

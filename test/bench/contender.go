@@ -234,7 +234,7 @@ func (l *lab) httpConfig(name, url string) (string, error) {
 	p := plan{rules: l.plan.rules}
 	for range l.plan.destinations {
 		p.destinations = append(p.destinations, destination{"http",
-			fmt.Sprintf("{url: %q, secret_file: %q, allow_private: true, idle_connections: 64}", url, secret)})
+			fmt.Sprintf("{url: %q, secret_file: %q, allow_networks: [loopback], idle_connections: 64}", url, secret)})
 	}
 	_, err = newLandscape(dir, l.repo, p)
 	return dir, err

@@ -25,7 +25,8 @@
 // Retry-After is honoured on retryable answers, up to a day.
 //
 // The package follows no redirects, keeps no cookies, uses no proxy, speaks to
-// no private address unless the destination allows it, and repeats nothing of an
+// no address that is not public unless the destination allows it by name (package
+// dial), and repeats nothing of an
 // answer but its status code.
 package http
 
@@ -44,6 +45,7 @@ import (
 	"sync"
 	"time"
 
+	"weiche/internal/adapters/dial"
 	"weiche/internal/adapters/spec"
 	"weiche/internal/adapters/wire"
 	"weiche/internal/fault"
@@ -100,7 +102,7 @@ Answer 2xx once the message is stored for good, and answer 2xx to repeats. The a
 			{Name: "ca_file", Type: spec.Path, Doc: "PEM file with the authorities that may vouch for the receiver; the system's where empty."},
 			{Name: "cert_file", Type: spec.Path, Doc: "Client certificate (PEM), with `key_file`; read again at every handshake."},
 			{Name: "key_file", Type: spec.Path, Doc: "Private key of the client certificate (PEM)."},
-			{Name: "allow_private", Type: spec.Bool, Default: false, Doc: "Allow private, loopback, link-local, shared (CGNAT), NAT64 and other reserved addresses. Names are checked after they are resolved."},
+			dial.Field(),
 			{Name: "connect_timeout", Type: spec.Duration, Default: 10 * time.Second, Doc: "For connecting, and again for the TLS handshake. The whole attempt is bounded by the destination's policy."},
 			{Name: "idle_connections", Type: spec.Number, Default: 8, Doc: "Connections kept open between messages."},
 		},
@@ -122,14 +124,14 @@ func check(v spec.Values) []spec.Complaint {
 				add(f, "needs an address with https://")
 			}
 		}
-		if !v.Bool("allow_private") {
-			add("url", "plain http:// is taken only together with allow_private: true, for addresses of one's own network; the message would be read on its way")
+		if dial.Allowed(v).None() {
+			add("url", "plain http:// is taken only together with allow_networks, for addresses of one's own networks; the message would be read on its way")
 		}
 	}
 	if v.Duration("connect_timeout") == 0 {
 		add("connect_timeout", "more than nothing is expected")
 	}
-	return out
+	return append(out, dial.Check(v)...)
 }
 
 func newAdapter(_ string, v spec.Values, deps spec.Deps) (spec.Adapter, error) {
@@ -139,6 +141,7 @@ func newAdapter(_ string, v spec.Values, deps spec.Deps) (spec.Adapter, error) {
 	}
 	certFile, keyFile := deps.SecretPath(v.Text("cert_file")), deps.SecretPath(v.Text("key_file"))
 	timeout := v.Duration("connect_timeout")
+	dialer := dial.Dialer{Allowed: dial.Allowed(v), OnlyAllowed: strings.HasPrefix(strings.ToLower(a.url), "http:"), Timeout: timeout}
 	a.transport = func(pool *x509.CertPool) *http.Transport {
 		conf := &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 		if certFile != "" {
@@ -152,7 +155,7 @@ func newAdapter(_ string, v spec.Values, deps spec.Deps) (spec.Adapter, error) {
 		}
 		return &http.Transport{
 			Proxy:                  nil, // a proxy would resolve names out of our sight
-			DialContext:            dialer(v.Bool("allow_private"), timeout),
+			DialContext:            dialer.DialContext,
 			TLSClientConfig:        conf,
 			TLSHandshakeTimeout:    timeout,
 			MaxIdleConns:           v.Number("idle_connections"),
@@ -408,17 +411,11 @@ func classify(ctx context.Context, err error) error {
 		return src.Fault()
 	}
 	destination := func(r fault.Reason, text string) error { return fault.Wrap(err, fault.Destination, r, "%s", text) }
-	if errors.Is(err, errAddress) {
-		return destination(fault.ReasonMisconfigured, "the host's address is private or reserved; allow_private: true would allow it")
-	}
 	if errors.Is(err, errClientCertificate) {
 		return destination(fault.ReasonMisconfigured, "cert_file and key_file cannot be loaded")
 	}
-	if _, ok := errors.AsType[*net.DNSError](err); ok {
-		return destination(fault.ReasonUnreachable, "the host's name cannot be resolved")
-	}
-	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
-		return destination(fault.ReasonUnreachable, "no connection to the receiver")
+	if f := dial.Fault(err); f != nil {
+		return f
 	}
 	if tlsFault(err) {
 		return destination(fault.ReasonCertificate, "the TLS handshake failed: certificate, trust or version")

@@ -180,7 +180,7 @@ func TestConformance(t *testing.T) {
 			}
 			srv := httptest.NewServer(handler)
 			t.Cleanup(func() { close(end); srv.Close() })
-			door.Adapter = open(t, deps, "url: %s/xoev\nsecret_file: secret\nallow_private: true", srv.URL)
+			door.Adapter = open(t, deps, "url: %s/xoev\nsecret_file: secret\nallow_networks: [loopback]", srv.URL)
 			return door
 		},
 	}.Run(t)
@@ -199,7 +199,7 @@ func TestAnswers(t *testing.T) {
 	defer srv.Close()
 	deps := spec.Deps{DataDir: t.TempDir()}
 	writeSecret(t, filepath.Join(deps.DataDir, "secret"), newSecret())
-	a := open(t, deps, "url: %s\nsecret_file: secret\nallow_private: true", srv.URL)
+	a := open(t, deps, "url: %s\nsecret_file: secret\nallow_networks: [loopback]", srv.URL)
 
 	for _, c := range []struct {
 		class  fault.Class
@@ -238,7 +238,7 @@ func TestAnswers(t *testing.T) {
 
 	now := time.Date(2026, 11, 22, 20, 0, 0, 0, time.UTC)
 	deps.Clock = func() time.Time { return now }
-	a = open(t, deps, "url: %s\nsecret_file: secret\nallow_private: true", srv.URL)
+	a = open(t, deps, "url: %s\nsecret_file: secret\nallow_networks: [loopback]", srv.URL)
 	status.Store(429)
 	for _, c := range []struct {
 		header string
@@ -282,18 +282,18 @@ func TestNoAnswer(t *testing.T) {
 		class          fault.Class
 		reason         fault.Reason
 	}{
-		{"connection refused", "url: http://" + closed.Addr().String() + "\nallow_private: true", fault.Destination, fault.ReasonUnreachable},
+		{"connection refused", "url: http://" + closed.Addr().String() + "\nallow_networks: [loopback]", fault.Destination, fault.ReasonUnreachable},
 		{"no such host", "url: https://gibt-es-nicht.invalid/", fault.Destination, fault.ReasonUnreachable},
-		{"untrusted certificate", "url: " + secure.URL + "\nallow_private: true", fault.Destination, fault.ReasonCertificate},
-		{"no TLS at all", "url: https" + strings.TrimPrefix(plain.URL, "http") + "\nallow_private: true", fault.Destination, fault.ReasonCertificate},
+		{"untrusted certificate", "url: " + secure.URL + "\nallow_networks: [loopback]", fault.Destination, fault.ReasonCertificate},
+		{"no TLS at all", "url: https" + strings.TrimPrefix(plain.URL, "http") + "\nallow_networks: [loopback]", fault.Destination, fault.ReasonCertificate},
 		{"private address", "url: " + secure.URL, fault.Destination, fault.ReasonMisconfigured},
 		{"private address behind a name", "url: https://localhost:" + port(secure.URL), fault.Destination, fault.ReasonMisconfigured},
 		{"mapped address", "url: 'https://[::ffff:127.0.0.1]:" + port(secure.URL) + "'", fault.Destination, fault.ReasonMisconfigured},
-		{"no HTTP", "url: http://" + garbage + "\nallow_private: true", fault.Retryable, fault.ReasonInterrupted},
-		{"hangs up", "url: http://" + hangsUp + "\nallow_private: true", fault.Retryable, fault.ReasonInterrupted},
-		{"endless headers", "url: http://" + endless + "\nallow_private: true", fault.Retryable, fault.ReasonInterrupted},
-		{"ca_file missing", "url: " + secure.URL + "\nallow_private: true\nca_file: nowhere", fault.Destination, fault.ReasonMisconfigured},
-		{"token_file missing", "url: " + plain.URL + "\nallow_private: true\ntoken_file: nowhere", fault.Destination, fault.ReasonMisconfigured},
+		{"no HTTP", "url: http://" + garbage + "\nallow_networks: [loopback]", fault.Retryable, fault.ReasonInterrupted},
+		{"hangs up", "url: http://" + hangsUp + "\nallow_networks: [loopback]", fault.Retryable, fault.ReasonInterrupted},
+		{"endless headers", "url: http://" + endless + "\nallow_networks: [loopback]", fault.Retryable, fault.ReasonInterrupted},
+		{"ca_file missing", "url: " + secure.URL + "\nallow_networks: [loopback]\nca_file: nowhere", fault.Destination, fault.ReasonMisconfigured},
+		{"token_file missing", "url: " + plain.URL + "\nallow_networks: [loopback]\ntoken_file: nowhere", fault.Destination, fault.ReasonMisconfigured},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := open(t, deps, "%s\nsecret_file: secret\n", c.settings)
@@ -346,7 +346,7 @@ func TestEndlessAnswer(t *testing.T) {
 	})
 	deps := spec.Deps{DataDir: t.TempDir()}
 	writeSecret(t, filepath.Join(deps.DataDir, "secret"), newSecret())
-	a := open(t, deps, "url: http://%s\nsecret_file: secret\nallow_private: true", addr)
+	a := open(t, deps, "url: http://%s\nsecret_file: secret\nallow_networks: [loopback]", addr)
 	begin := time.Now()
 	if err := a.Deliver(t.Context(), adaptertest.NewDelivery()); err != nil {
 		t.Error(err)
@@ -365,7 +365,7 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 	defer srv.Close()
 	deps := spec.Deps{DataDir: t.TempDir()}
 	writeSecret(t, filepath.Join(deps.DataDir, "secret"), newSecret())
-	err := open(t, deps, "url: %s\nsecret_file: secret\nallow_private: true", srv.URL).Deliver(t.Context(), adaptertest.NewDelivery())
+	err := open(t, deps, "url: %s\nsecret_file: secret\nallow_networks: [loopback]", srv.URL).Deliver(t.Context(), adaptertest.NewDelivery())
 	if f := fault.Of(err); f == nil || f.Reason != fault.ReasonRedirected || reached.Load() {
 		t.Errorf("the redirect gave %v, and the other place was reached: %t", err, reached.Load())
 	}
@@ -389,7 +389,7 @@ func TestOwnAuthorityAndToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	writeSecret(t, filepath.Join(dir, "ca.pem"), string(other))
-	a := open(t, deps, "url: %s\nsecret_file: secret\nallow_private: true\nca_file: ca.pem\ntoken_file: token", srv.URL)
+	a := open(t, deps, "url: %s\nsecret_file: secret\nallow_networks: [loopback]\nca_file: ca.pem\ntoken_file: token", srv.URL)
 	if f := fault.Of(a.Deliver(t.Context(), adaptertest.NewDelivery())); f == nil || f.Reason != fault.ReasonCertificate {
 		t.Fatalf("a receiver whose authority is not in ca_file gave %v", f)
 	}
@@ -411,7 +411,7 @@ func TestSecretFile(t *testing.T) {
 	defer srv.Close()
 	deps := spec.Deps{DataDir: t.TempDir()}
 	file := filepath.Join(deps.DataDir, "secret")
-	a := open(t, deps, "url: %s\nsecret_file: secret\nallow_private: true", srv.URL)
+	a := open(t, deps, "url: %s\nsecret_file: secret\nallow_networks: [loopback]", srv.URL)
 	for _, c := range []struct{ name, content string }{
 		{"missing", ""}, {"empty", "\n"}, {"comment only", "# soon\n"}, {"no base64", "whsec_not!base64\n"}, {"too short", "whsec_YWJj\n"}, {"good and bad", newSecret() + "\nKennwort123\n"},
 	} {
@@ -446,7 +446,7 @@ func TestBodyIsStable(t *testing.T) {
 	defer srv.Close()
 	deps := spec.Deps{DataDir: t.TempDir()}
 	writeSecret(t, filepath.Join(deps.DataDir, "secret"), newSecret())
-	a := open(t, deps, "url: %s\nsecret_file: secret\nallow_private: true", srv.URL)
+	a := open(t, deps, "url: %s\nsecret_file: secret\nallow_networks: [loopback]", srv.URL)
 	d := adaptertest.NewDelivery([]byte("eins"))
 	other := *d
 	other.Attachments = []submission.File{adaptertest.NewFile(d.Attachments[0].Filename, []byte("zwei"))}
@@ -477,7 +477,7 @@ func TestStreams(t *testing.T) {
 	defer srv.Close()
 	deps := spec.Deps{DataDir: t.TempDir()}
 	writeSecret(t, filepath.Join(deps.DataDir, "secret"), newSecret())
-	a := open(t, deps, "url: %s\nsecret_file: secret\nallow_private: true", srv.URL)
+	a := open(t, deps, "url: %s\nsecret_file: secret\nallow_networks: [loopback]", srv.URL)
 	d := adaptertest.NewDelivery([]byte("a"))
 	d.Attachments[0].Size = size
 	d.Attachments[0].Open = func() (io.ReadCloser, error) { return io.NopCloser(io.LimitReader(zeros{}, size)), nil }
@@ -508,7 +508,7 @@ func TestEarlyRefusal(t *testing.T) {
 	})
 	deps := spec.Deps{DataDir: t.TempDir()}
 	writeSecret(t, filepath.Join(deps.DataDir, "secret"), newSecret())
-	a := open(t, deps, "url: http://%s\nsecret_file: secret\nallow_private: true", addr)
+	a := open(t, deps, "url: http://%s\nsecret_file: secret\nallow_networks: [loopback]", addr)
 	f := fault.Of(a.Deliver(t.Context(), adaptertest.NewDelivery(make([]byte, 8<<20))))
 	if f == nil || f.Class == fault.Permanent && f.Reason != fault.ReasonRefused || f.Class == fault.Destination {
 		t.Errorf("an early 413 gave %v", f)
@@ -522,10 +522,11 @@ func TestSettings(t *testing.T) {
 		{"url: https://a.example", "needs secret_file"},
 		{"url: ftp://a.example\nsecret_file: s", "destinations.yaml:1:6: url"},
 		{"url: https://u:p@a.example\nsecret_file: s", "user or password"},
-		{"url: http://a.example\nsecret_file: s", "allow_private"},
-		{"url: http://10.0.0.1\nsecret_file: s\nallow_private: true", ""},
+		{"url: http://a.example\nsecret_file: s", "allow_networks"},
+		{"url: http://10.0.0.1\nsecret_file: s\nallow_networks: [loopback]", ""},
 		{"url: https://a.example\nsecret_file: s\nsecretfile: x", "destinations.yaml:3:1: unknown field"},
 		{"url: https://a.example\nsecret_file: s\ncert_file: x", "key_file"},
+		{"url: https://a.example\nsecret_file: s\nallow_networks: [private, 10.1.2.3/8]", "destinations.yaml:3:1"},
 		{"url: https://a.example\nsecret_file: s\nconnect_timeout: -1s", "destinations.yaml:3:18"},
 	} {
 		s, err := config.ParseSettings("destinations.yaml", c.settings)
