@@ -43,6 +43,11 @@ const (
 	Slow           Condition = "slow"     // longer than any deadline
 	CutsOff        Condition = "cut off"  // in the middle of the transfer
 	RotatesSecret  Condition = "rotation" // Door.Rotate changes the secret
+	// Idle is well, with an adapter that keeps unused connections, where it keeps
+	// any, for less than a second.
+	Idle Condition = "idle"
+	// Closed is well, and its adapter is closed before the test looks.
+	Closed Condition = "closed"
 )
 
 // Received is one message as it came out at the destination's end.
@@ -81,6 +86,10 @@ type Suite struct {
 	// Repeats says what the destination sees of a repeat under the same id: true,
 	// both; false, one (the adapter itself recognises it or overwrites).
 	Repeats bool
+	// Shared says of a goroutine's stack or a descriptor's target ("socket:[1]", a
+	// file's name) that it belongs to something that outlives the adapter: the
+	// router's own bus, a server of the test. Nil: nothing does.
+	Shared func(what string) bool
 }
 
 // NewDelivery returns a delivery with fresh ids and the given attachments.
@@ -257,6 +266,31 @@ func (s Suite) Run(t *testing.T) {
 		leaks.check(t, nil, door, got)
 	})
 
+	for _, c := range []Condition{Idle, Closed} {
+		t.Run(string(c), func(t *testing.T) {
+			door, leaks := s.open(t, c)
+			before := held()
+			var wg sync.WaitGroup
+			for range 8 {
+				wg.Go(func() {
+					if err := door.Adapter.Deliver(t.Context(), NewDelivery([]byte("a"), make([]byte, 100_000))); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+			when := "after an idle time"
+			if closer, ok := door.Adapter.(io.Closer); ok && c == Closed {
+				when = "after Close"
+				if err := closer.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+			mustLeave(t, before, when, s.shared)
+			leaks.check(t, nil, door, nil)
+		})
+	}
+
 	t.Run("source at fault", func(t *testing.T) {
 		door, leaks := s.open(t, Well)
 		gone := NewDelivery([]byte("a"))
@@ -300,11 +334,18 @@ func (s Suite) open(t *testing.T, c Condition) (Door, *leaks) {
 	l := &leaks{}
 	deps := spec.Deps{DataDir: t.TempDir(), Clock: time.Now, Log: slog.New(slog.NewJSONHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	door := s.Open(t, c, deps.WithDefaults())
-	if closer, ok := door.Adapter.(io.Closer); ok {
-		t.Cleanup(func() { _ = closer.Close() })
-	}
+	before := held()
+	t.Cleanup(func() {
+		if closer, ok := door.Adapter.(io.Closer); ok {
+			_ = closer.Close()
+		}
+		// Whatever the condition was: none of the adapter's own goroutines outlives it.
+		mustLeave(t, before, "at the end", func(what string) bool { return notOurs(what) || s.shared(what) })
+	})
 	return door, l
 }
+
+func (s Suite) shared(what string) bool { return s.Shared != nil && s.Shared(what) }
 
 // leaks keeps the log, and looks for what must not be anywhere.
 type leaks struct {

@@ -105,6 +105,7 @@ Answer 2xx once the message is stored for good, and answer 2xx to repeats. The a
 			dial.Field(),
 			{Name: "connect_timeout", Type: spec.Duration, Default: 10 * time.Second, Doc: "For connecting, and again for the TLS handshake. The whole attempt is bounded by the destination's policy."},
 			{Name: "idle_connections", Type: spec.Number, Default: 8, Doc: "Connections kept open between messages."},
+			{Name: "idle_timeout", Type: spec.Duration, Default: time.Minute, Doc: "A connection that was not used for this long is closed; best a little less than the receiver, or a firewall on the way, takes."},
 		},
 		Check: check,
 		New:   newAdapter,
@@ -128,8 +129,10 @@ func check(v spec.Values) []spec.Complaint {
 			add("url", "plain http:// is taken only together with allow_networks, for addresses of one's own networks; the message would be read on its way")
 		}
 	}
-	if v.Duration("connect_timeout") == 0 {
-		add("connect_timeout", "more than nothing is expected")
+	for _, f := range []string{"connect_timeout", "idle_timeout"} {
+		if v.Duration(f) == 0 {
+			add(f, "more than nothing is expected")
+		}
 	}
 	return append(out, dial.Check(v)...)
 }
@@ -161,7 +164,7 @@ func newAdapter(_ string, v spec.Values, deps spec.Deps) (spec.Adapter, error) {
 			MaxIdleConns:           v.Number("idle_connections"),
 			MaxIdleConnsPerHost:    max(1, v.Number("idle_connections")),
 			DisableKeepAlives:      v.Number("idle_connections") == 0,
-			IdleConnTimeout:        60 * time.Second,
+			IdleConnTimeout:        v.Duration("idle_timeout"),
 			MaxResponseHeaderBytes: 64 << 10,
 			ForceAttemptHTTP2:      true,
 			DisableCompression:     true,

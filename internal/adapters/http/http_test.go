@@ -180,7 +180,11 @@ func TestConformance(t *testing.T) {
 			}
 			srv := httptest.NewServer(handler)
 			t.Cleanup(func() { close(end); srv.Close() })
-			door.Adapter = open(t, deps, "url: %s/xoev\nsecret_file: secret\nallow_networks: [loopback]", srv.URL)
+			settings := "url: %s/xoev\nsecret_file: secret\nallow_networks: [loopback]\n"
+			if c == adaptertest.Idle {
+				settings += "idle_timeout: 200ms\n"
+			}
+			door.Adapter = open(t, deps, settings, srv.URL)
 			return door
 		},
 	}.Run(t)

@@ -139,9 +139,13 @@ func mute(t *testing.T, begun chan<- struct{}) string {
 }
 
 func TestConformance(t *testing.T) {
-	_, own := cluster(t)
+	broker, own := cluster(t)
 	adaptertest.Suite{
 		Repeats: true,
+		// The broker runs in this process: its goroutines, its files.
+		Shared: func(what string) bool {
+			return strings.Contains(what, "/kfake") || strings.Contains(what, "/partitions/")
+		},
 		Open: func(t *testing.T, c adaptertest.Condition, deps spec.Deps) adaptertest.Door {
 			topic := "fv." + uuid.NewString()
 			deps.Bus = own
@@ -151,6 +155,8 @@ func TestConformance(t *testing.T) {
 			case adaptertest.RefusesForGood:
 				settings += "max_message: 64KB\n"
 				door.Delivery = func() *submission.Delivery { return adaptertest.NewDelivery(make([]byte, 100_000)) }
+			case adaptertest.Closed: // the router's own connection is not the adapter's to close
+				settings += "replication_factor: 1\nbrokers: ['" + strings.Join(broker.Addrs(), "','") + "']\n"
 			case adaptertest.AtFault:
 				settings += "brokers: ['" + nobody(t) + "']\n"
 			case adaptertest.Slow:
@@ -164,6 +170,7 @@ func TestConformance(t *testing.T) {
 		Without: map[adaptertest.Condition]string{
 			adaptertest.RefusesForNow: "a broker judges no message; what it cannot do now (no leader, replicas missing) is tested with the bus",
 			adaptertest.CutsOff:       "the bus repeats a broken append itself, and then no broker answers",
+			adaptertest.Idle:          "the router's own connection serves all its work; another cluster's is one for each broker, kept until Close",
 			adaptertest.RotatesSecret: "the bus reads password and certificate, and is tested for it",
 		},
 	}.Run(t)
