@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -132,6 +133,101 @@ func TestAckDestinationAtFault(t *testing.T) {
 		if d := r.state(m, submission.Delivered); d.Attempts != 1 {
 			t.Fatalf("%d attempts counted", d.Attempts)
 		}
+	}
+}
+
+// What is handed over waits for the destination's word: the token is on record
+// before the next step, asking again records nothing, and its case waits.
+func TestAckHandedOver(t *testing.T) {
+	d := newDoor()
+	var mu sync.Mutex
+	var tokens []string
+	word := make(chan struct{})
+	d.tell(func(_ context.Context, del *submission.Delivery, nth int) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if del.XML[1] == 'b' {
+			return nil
+		}
+		tokens = append(tokens, del.Token)
+		switch {
+		case del.Token == "":
+			return &submission.Pending{Token: "urn:message:1"}
+		case nth < 5:
+			return &submission.Pending{Token: "urn:message:1", After: 10 * time.Millisecond}
+		}
+		select {
+		case <-word:
+			return nil
+		default:
+			return &submission.Pending{Token: "urn:message:1", After: 20 * time.Millisecond}
+		}
+	})
+	r := newRig(t, Destination{ID: "d", Kind: "test", Adapter: d, Policy: quick})
+	c := r.in(0, "a case")
+	first := r.submit("a", c, "d")
+	acct := r.waits(first, fault.ReasonHandedOver)
+	if acct.Token != "urn:message:1" || acct.Attempts != 0 {
+		t.Errorf("recorded: token %q, %d attempts", acct.Token, acct.Attempts)
+	}
+	second := r.submit("b", c, "d")
+	r.waits(second, fault.ReasonBehindCase)
+	r.acked(0)
+	r.eventually("asked four times", func() bool { mu.Lock(); defer mu.Unlock(); return len(tokens) > 4 })
+	r.restart()
+	close(word)
+	if acct := r.state(first, submission.Delivered); acct.Attempts != 1 {
+		t.Errorf("delivered at attempt %d", acct.Attempts)
+	}
+	r.state(second, submission.Delivered)
+	if got := r.types(first); !slices.Equal(got, []submission.EventType{submission.EventHandedOver, submission.EventDelivered}) {
+		t.Errorf("told: %v", got)
+	}
+	for i, token := range tokens {
+		if i > 0 && token == "" {
+			t.Errorf("attempt %d came without the token: it was handed over twice", i+1)
+		}
+	}
+	if got := d.order(); !slices.Equal(got, []string{first.ID.String(), second.ID.String()}) {
+		t.Errorf("taken in the order %v", got)
+	}
+}
+
+// A refusal after it was handed over is the last word: a redrive begins anew.
+// Where nobody knows, a redrive asks first.
+func TestRedriveOfWhatWasHandedOver(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		giveUp bool
+		token  string
+	}{{"refused", false, ""}, {"given up", true, "urn:message:1"}} {
+		t.Run(c.name, func(t *testing.T) {
+			d := newDoor()
+			d.tell(func(_ context.Context, del *submission.Delivery, _ int) error {
+				switch {
+				case del.Token == "":
+					return &submission.Pending{Token: "urn:message:1"}
+				case c.giveUp:
+					return retryable()
+				}
+				return permanent()
+			})
+			p := quick
+			p.GiveUp = time.Millisecond
+			r := newRig(t, Destination{ID: "d", Kind: "test", Adapter: d, Policy: p})
+			m := r.submit("a", r.in(0, "a case"), "d")
+			r.state(m, submission.Dead)
+			seen := make(chan string, 1)
+			d.tell(func(_ context.Context, del *submission.Delivery, _ int) error {
+				seen <- del.Token
+				return nil
+			})
+			r.redrive(m)
+			r.state(m, submission.Delivered)
+			if got := <-seen; got != c.token {
+				t.Errorf("redriven with the token %q, want %q", got, c.token)
+			}
+		})
 	}
 }
 

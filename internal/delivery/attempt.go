@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -11,18 +12,25 @@ import (
 	"weiche/internal/submission"
 )
 
+// outcome is what came of an attempt. The zero outcome: the destination has
+// taken the delivery.
+type outcome struct {
+	fault   *fault.Error
+	pending *submission.Pending
+}
+
 // attempt opens the payload, hands it over and gives the gate its slot back. It
-// returns nil when the destination has taken the delivery. It writes one wide
-// log line and records nothing.
-func (l *lane) attempt(ctx context.Context, m submission.DeliveryMeta, value []byte, dest Destination, g *gate) *fault.Error {
+// writes one wide log line and records nothing.
+func (l *lane) attempt(ctx context.Context, m submission.DeliveryMeta, value []byte, dest Destination, g *gate) outcome {
 	s := l.stage
 	began := s.now()
+	var pending *submission.Pending
 	d, f := l.open(ctx, m, value)
 	if f != nil {
 		g.back() // the destination was not asked; it proved nothing
 	} else {
 		failpoint.Hit("delivery.attempting")
-		f = l.hand(ctx, d, dest)
+		pending, f = l.hand(ctx, d, dest)
 		failpoint.Hit("delivery.handed")
 	}
 	took := s.now().Sub(began)
@@ -38,9 +46,12 @@ func (l *lane) attempt(ctx context.Context, m submission.DeliveryMeta, value []b
 		}
 	}
 	if f != nil && f.Class == fault.Cancelled {
-		return f
+		return outcome{fault: f}
 	}
 	level, reason, class, detail := slog.LevelInfo, fault.ReasonDelivered, "", ""
+	if pending != nil {
+		reason = fault.ReasonHandedOver
+	}
 	if f != nil {
 		level, reason, class, detail = slog.LevelWarn, f.Reason, f.Class.String(), f.Detail
 	}
@@ -50,7 +61,7 @@ func (l *lane) attempt(ctx context.Context, m submission.DeliveryMeta, value []b
 		"submission", m.ID, "delivery", m.DeliveryID, "case", m.CaseID, "land", m.Land, "service", m.Service,
 		"destination", dest.ID, "adapter", dest.Kind, "format", m.Format.String(), "attempt", m.Attempts+1, "redrive", m.Redrives,
 		"reason", reason, "class", class, "detail", detail, "duration_ms", took.Milliseconds(), "traceparent", m.Traceparent)
-	return f
+	return outcome{f, pending}
 }
 
 // open returns the plain delivery, or why there is none. A fault of our own is
@@ -68,12 +79,12 @@ func (l *lane) open(ctx context.Context, m submission.DeliveryMeta, value []byte
 		}
 		return nil, f
 	}
-	d.Attempt = m.Attempts + 1
+	d.Attempt, d.Token = m.Attempts+1, m.Token
 	return d, nil
 }
 
 // hand hands a delivery over, within the destination's time.
-func (l *lane) hand(ctx context.Context, d *submission.Delivery, dest Destination) (f *fault.Error) {
+func (l *lane) hand(ctx context.Context, d *submission.Delivery, dest Destination) (pending *submission.Pending, f *fault.Error) {
 	defer func() {
 		if v := recover(); v != nil {
 			f = l.panicked(submission.DeliveryMeta{Destination: dest.ID}, dest.Kind, v)
@@ -82,12 +93,15 @@ func (l *lane) hand(ctx context.Context, d *submission.Delivery, dest Destinatio
 	actx, cancel := context.WithTimeout(ctx, dest.Policy.Timeout)
 	defer cancel()
 	err := dest.Adapter.Deliver(actx, d)
+	if errors.As(err, &pending) {
+		return pending, nil
+	}
 	f = fault.Of(err)
 	if f != nil && f.Class == fault.Cancelled && ctx.Err() == nil {
 		// The attempt's own time ran out.
-		return fault.Wrap(err, fault.Retryable, fault.ReasonTimeout, "no answer within %s", dest.Policy.Timeout)
+		return nil, fault.Wrap(err, fault.Retryable, fault.ReasonTimeout, "no answer within %s", dest.Policy.Timeout)
 	}
-	return f
+	return nil, f
 }
 
 // panicked makes a fault of a panic: one message must not stop the others. The

@@ -43,7 +43,8 @@ const (
 const InFlight = 128
 
 // Adapter hands one delivery over. It returns nil only when the destination has
-// taken it, and otherwise a *fault.Error (anything else counts as retryable).
+// taken it, *submission.Pending where that is known only later, and otherwise a
+// *fault.Error (anything else counts as retryable).
 // It must be safe for concurrent use and stop when ctx ends.
 type Adapter interface {
 	Deliver(ctx context.Context, d *submission.Delivery) error

@@ -275,13 +275,21 @@ func (l *lane) retry(e *entry, dest Destination, g *gate) {
 		g.back()
 		return
 	}
-	f := l.attempt(l.ctx, m, rec.Value, dest, g)
-	if f != nil && f.Class == fault.Destination && string(f.Reason) == m.Reason {
+	out := l.attempt(l.ctx, m, rec.Value, dest, g)
+	switch f, p := out.fault, out.pending; {
+	case f != nil && f.Class == fault.Destination && string(f.Reason) == m.Reason:
 		// Another failed probe changes nothing for the record: it waits as it did.
 		l.release(e)
 		return
+	case p != nil && p.Token == m.Token && m.Reason == string(fault.ReasonHandedOver):
+		// Still no word: asked again later, with nothing new to record.
+		l.mu.Lock()
+		e.due = l.stage.now().Add(p.After)
+		l.mu.Unlock()
+		l.release(e)
+		return
 	}
-	if err := l.settle(l.ctx, m, rec.Value, e, f); err != nil {
+	if err := l.settle(l.ctx, m, rec.Value, e, out); err != nil {
 		l.later(e)
 	}
 }
@@ -321,6 +329,7 @@ func (l *lane) waitingRecord(e *entry) (rec *bus.Record, m submission.DeliveryMe
 		return nil, m, false, nil
 	}
 	m.Attempts, m.Sequence, m.Redrives = max(m.Attempts, d.Attempts), max(m.Sequence, d.Sequence), max(m.Redrives, d.Redrives)
+	m.Token = d.Token
 	return rec, m, true, nil
 }
 
@@ -405,7 +414,7 @@ func (l *lane) take(ctx context.Context, rec *bus.Record, spill bool) error {
 	}
 	redrive := m.Instruction != nil && m.Instruction.Kind == submission.InstructRedrive
 	wanted := m.Redrives
-	m.Attempts, m.Sequence, m.Order, m.Redrives = d.Attempts, d.Sequence, max(m.Order, d.Order), d.Redrives
+	m.Attempts, m.Sequence, m.Order, m.Redrives, m.Token = d.Attempts, d.Sequence, max(m.Order, d.Order), d.Redrives, d.Token
 	if redrive {
 		// A redrive begins anew: its own waits, its own time to give up.
 		m.Since, m.Before = time.Time{}, d.Attempts
@@ -474,8 +483,8 @@ func (l *lane) take(ctx context.Context, rec *bus.Record, spill bool) error {
 	if !in {
 		return l.wait(ctx, m, rec.Value, e, why, "the destination takes nothing more at the moment")
 	}
-	f := l.attempt(ctx, m, rec.Value, dest, g)
-	if err := l.settle(ctx, m, rec.Value, e, f); err != nil {
+	out := l.attempt(ctx, m, rec.Value, dest, g)
+	if err := l.settle(ctx, m, rec.Value, e, out); err != nil {
 		l.release(e)
 		return err
 	}
@@ -560,7 +569,8 @@ func (l *lane) control(ctx context.Context, m submission.DeliveryMeta, d *submis
 // settle records the outcome of an attempt and puts the delivery where it
 // belongs. e is its entry, nil for a record fresh from the topic. An error
 // means that nothing may be acknowledged.
-func (l *lane) settle(ctx context.Context, m submission.DeliveryMeta, value []byte, e *entry, f *fault.Error) error {
+func (l *lane) settle(ctx context.Context, m submission.DeliveryMeta, value []byte, e *entry, out outcome) error {
+	f := out.fault
 	if f != nil && f.Class == fault.Cancelled {
 		return f
 	}
@@ -574,6 +584,11 @@ func (l *lane) settle(ctx context.Context, m submission.DeliveryMeta, value []by
 	}
 	now := l.stage.now()
 	switch {
+	case out.pending != nil:
+		m.DueAt = now.Add(out.pending.After)
+		ev := l.event(submission.EventHandedOver, m, strconv.Itoa(m.Sequence+1))
+		ev.Reason, ev.Token = string(fault.ReasonHandedOver), out.pending.Token
+		return l.park(rctx, m, value, e, ev)
 	case f == nil:
 		ev := l.event(submission.EventDelivered, m, strconv.Itoa(m.Attempts+1))
 		ev.Attempt = m.Attempts + 1
@@ -704,6 +719,9 @@ func (l *lane) bury(ctx context.Context, m submission.DeliveryMeta, value []byte
 	ev := l.event(submission.EventDead, m, "dead", strconv.Itoa(m.Attempts), strconv.Itoa(m.Redrives))
 	ev.Attempt, ev.Reason, ev.Class, ev.Detail = m.Attempts, string(f.Reason), f.Class.String(), f.Detail
 	ev.Held = &submission.Held{Topic: TopicDead, Partition: rec.Partition, Offset: rec.Offset}
+	if f.Reason == fault.ReasonGaveUp {
+		ev.Token = m.Token // a redrive asks what became of it; after a last word it hands over anew
+	}
 	if err := l.record(ctx, m, ev); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -227,7 +228,7 @@ func (a act) Deliver(ctx context.Context, d *submission.Delivery) error { return
 type history struct {
 	cases    []int          // of each submission, in order of acceptance
 	dests    []int          // of each submission
-	outcomes map[int][]byte // of each attempt: r retryable, p permanent, d destination, t takes its time, s silent
+	outcomes map[int][]byte // of each attempt: r retryable, p permanent, d destination, t takes its time, s silent, h handed over
 	troubles []byte         // of each append: f fails, d in doubt
 	gaps     []int          // seconds between arrivals
 	restarts []int          // after how many arrivals
@@ -253,9 +254,13 @@ func (h *history) run() error {
 	var taken []int // first deliveries, in order
 	number := map[string]int{}
 	tries := map[int]int{}
+	foreign := "" // a token that came with another delivery than it was given for
 	adapter := act(func(ctx context.Context, d *submission.Delivery) error {
 		mu.Lock()
 		n := number[d.SubmissionID]
+		if !strings.HasPrefix(d.Token, fmt.Sprintf("%d/", n)) && d.Token != "" {
+			foreign = d.Token
+		}
 		plan := h.outcomes[n]
 		var do byte
 		if tries[n] < len(plan) {
@@ -270,6 +275,8 @@ func (h *history) run() error {
 			return permanent()
 		case 'd':
 			return unreachable()
+		case 'h':
+			return &submission.Pending{Token: fmt.Sprintf("%d/%d", n, tries[n]), After: time.Minute}
 		case 's':
 			<-ctx.Done()
 			return ctx.Err()
@@ -458,6 +465,9 @@ func (h *history) run() error {
 			return fmt.Errorf("submission %d ends %s for %s after %d attempts", n, d.State, d.Reason, tries[n])
 		}
 	}
+	if foreign != "" {
+		return fmt.Errorf("the token %s came with another delivery", foreign)
+	}
 	last := map[[2]int]int{}
 	for _, n := range taken {
 		k := [2]int{h.cases[n], h.dests[n]}
@@ -477,7 +487,7 @@ func TestLaneKeepsOrderAndLosesNothing(t *testing.T) {
 			h.cases = append(h.cases, rapid.IntRange(0, 3).Draw(rt, "case"))
 			h.dests = append(h.dests, rapid.IntRange(0, 1).Draw(rt, "destination"))
 			h.gaps = append(h.gaps, rapid.SampledFrom([]int{0, 0, 1, 7, 60}).Draw(rt, "gap"))
-			h.outcomes[n] = rapid.SliceOfN(rapid.SampledFrom([]byte("rrpdts")), 0, 5).Draw(rt, "outcomes")
+			h.outcomes[n] = rapid.SliceOfN(rapid.SampledFrom([]byte("rrpdtsh")), 0, 5).Draw(rt, "outcomes")
 			if rapid.IntRange(0, 5).Draw(rt, "restart") == 0 {
 				h.restarts = append(h.restarts, n)
 			}

@@ -51,6 +51,7 @@ const (
 // Reasons of delivery.
 const (
 	ReasonDelivered     Reason = "ok"
+	ReasonHandedOver    Reason = "handed-over"  // the destination's word comes later
 	ReasonRefused       Reason = "refused"      // the receiver says: not this message, ever
 	ReasonUnavailable   Reason = "unavailable"  // 5xx, 429: for now
 	ReasonUnreachable   Reason = "unreachable"  // connection refused, DNS, no route
@@ -91,7 +92,7 @@ func Reasons() []Reason {
 		ReasonOverloaded, ReasonNotFound, ReasonMethodNotAllowed, ReasonTooSlow,
 		ReasonNoAuthority, ReasonSeveralAuthorities, ReasonNoDestination, ReasonNoTestDestination, ReasonNoFormat,
 		ReasonStandardMissing, ReasonMappingFailed, ReasonSchemaInvalid, ReasonUndecodable, ReasonUndecryptable, ReasonConfigBroken,
-		ReasonDelivered, ReasonRefused, ReasonUnavailable, ReasonUnreachable, ReasonUnauthorized, ReasonCertificate,
+		ReasonDelivered, ReasonHandedOver, ReasonRefused, ReasonUnavailable, ReasonUnreachable, ReasonUnauthorized, ReasonCertificate,
 		ReasonGone, ReasonRedirected, ReasonTimeout, ReasonInterrupted, ReasonStorage, ReasonMisconfigured, ReasonPaused,
 		ReasonBehindCase, ReasonGaveUp, ReasonBlobMissing, ReasonBusy,
 		ReasonBrokerUnavailable, ReasonQuorumLost, ReasonNotAuthorised, ReasonUnknownTopic, ReasonOperator,

@@ -142,7 +142,7 @@ func (a *Account) Meta() Meta {
 func (a *Account) DeliveryMeta(d *DeliveryAccount) DeliveryMeta {
 	m := DeliveryMeta{
 		Meta: a.Meta(), DeliveryID: d.ID, Destination: d.Destination, Adapter: d.Adapter, Format: d.Format,
-		Decision: a.DecisionID, Attempts: d.Attempts, Redrives: d.Redrives, Sequence: d.Sequence, Order: d.Order, Reason: d.Reason,
+		Decision: a.DecisionID, Attempts: d.Attempts, Redrives: d.Redrives, Sequence: d.Sequence, Order: d.Order, Reason: d.Reason, Token: d.Token,
 	}
 	m.Revision = d.Revision
 	if a.Decision != nil {
@@ -281,7 +281,7 @@ func (a *Account) applyDelivery(e Event) bool {
 		}
 		d.State = Waiting
 	case EventHandedOver:
-		if d.State == Dead || e.Attempt <= d.Attempts {
+		if d.State == Dead || e.Sequence <= d.Sequence {
 			return false
 		}
 		d.State, d.Token = Waiting, e.Token
@@ -291,7 +291,7 @@ func (a *Account) applyDelivery(e Event) bool {
 		if d.State == Dead || e.ID == d.DeadEvent && e.ID != uuid.Nil {
 			return false
 		}
-		d.State, d.Held, d.DeadEvent, e.DueAt = Dead, e.Held, e.ID, nil
+		d.State, d.Held, d.DeadEvent, d.Token, e.DueAt = Dead, e.Held, e.ID, e.Token, nil
 	case EventRedriven:
 		if d.State != Dead || e.Redrive <= d.Redrives {
 			return false

@@ -93,8 +93,8 @@ func TestStates(t *testing.T) {
 			return []Event{s.accepted(), s.decided(1, "a"), s.about(EventWaiting, "a", Event{Sequence: 1, Reason: "paused"})}
 		}, Waiting, "paused"},
 		{"handed over", func(s *story) []Event {
-			return []Event{s.accepted(), s.decided(1, "a"), s.about(EventHandedOver, "a", Event{Attempt: 1, Token: "t"})}
-		}, Waiting, ""},
+			return []Event{s.accepted(), s.decided(1, "a"), s.about(EventHandedOver, "a", Event{Sequence: 1, Token: "t", Reason: "handed-over"})}
+		}, Waiting, "handed-over"},
 		{"delivered at the second attempt", func(s *story) []Event {
 			return []Event{s.accepted(), s.decided(1, "a"), s.about(EventAttempt, "a", Event{Attempt: 1, Reason: "timeout"}), s.about(EventDelivered, "a", Event{Attempt: 2})}
 		}, Delivered, ""},
@@ -218,7 +218,7 @@ func anyEvent(rt *rapid.T, s *story) Event {
 		return s.about(EventRedriven, dest, Event{Revision: rev, Redrive: n})
 	default:
 		return s.about(rapid.SampledFrom([]EventType{EventClosed, EventRejected, EventHandedOver}).Draw(rt, "end"), dest,
-			Event{Revision: rev, Attempt: n, Reason: reason, Token: "t"})
+			Event{Revision: rev, Attempt: n, Sequence: n, Reason: reason, Token: "t"})
 	}
 }
 

@@ -81,7 +81,7 @@ type Event struct {
 	Detail      string     `json:"detail,omitempty"`   // a sentence without payload
 	DueAt       *time.Time `json:"dueAt,omitempty"`
 	DurationMS  int64      `json:"durationMs,omitempty"`
-	Token       string     `json:"token,omitempty"` // handed-over
+	Token       string     `json:"token,omitempty"` // handed-over; dead, where nobody knows whether it arrived
 	Held        *Held      `json:"held,omitempty"`  // unassigned, dead, refused
 	Order       int64      `json:"order,omitempty"` // position in its case
 

@@ -85,6 +85,9 @@ type DeliveryMeta struct {
 	// Accepted position: order of the case is the order of these.
 	Order  int64
 	Reason string // why it waits or died: a fault.Reason
+	// Token is what the adapter asked to be kept (Pending). It stands in the
+	// account only, in no header.
+	Token string
 }
 
 // Header names. CloudEvents attributes carry the prefix ce_ (CloudEvents Kafka

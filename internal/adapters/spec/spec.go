@@ -22,7 +22,8 @@ import (
 )
 
 // Adapter hands messages to one destination. Deliver returns nil only when the
-// destination has the message for good. Its errors are *fault.Error whose texts
+// destination has the message for good, and *submission.Pending where that is
+// known only later or the next step wants something on record. Its other errors are *fault.Error whose texts
 // carry no payload, no secret and nothing the destination wrote. A context that
 // was cancelled is Cancelled, a deadline that ran out is Retryable. Deliver is
 // safe for concurrent use and may be called again with the same delivery id.
