@@ -417,7 +417,7 @@ func (l *lane) take(ctx context.Context, rec *bus.Record, spill bool) error {
 	m.Attempts, m.Sequence, m.Order, m.Redrives, m.Token = d.Attempts, d.Sequence, max(m.Order, d.Order), d.Redrives, d.Token
 	if redrive {
 		// A redrive begins anew: its own waits, its own time to give up.
-		m.Since, m.Before = time.Time{}, d.Attempts
+		m.Waited, m.Before = 0, d.Attempts
 	}
 
 	l.mu.Lock()
@@ -608,15 +608,14 @@ func (l *lane) settle(ctx context.Context, m submission.DeliveryMeta, value []by
 	case f.Class == fault.Permanent:
 		return l.bury(rctx, m, value, e, f)
 	}
-	if m.Since.IsZero() {
-		m.Since = now
-	}
-	if policy.GiveUp > 0 && now.Sub(m.Since) >= policy.GiveUp {
+	if policy.GiveUp > 0 && m.Waited >= policy.GiveUp {
 		return l.bury(rctx, m, value, e, fault.New(fault.Permanent, fault.ReasonGaveUp,
-			"retried for %s, last fault %s", now.Sub(m.Since).Round(time.Second), f.Reason))
+			"retried for %s, last fault %s", m.Waited.Round(time.Second), f.Reason))
 	}
 	m.Attempts++
-	m.DueAt = now.Add(policy.wait(m.Attempts-m.Before, f.RetryAfter))
+	wait := policy.wait(m.Attempts-m.Before, m.Waited, f.RetryAfter)
+	m.Waited += wait
+	m.DueAt = now.Add(wait)
 	ev := l.event(submission.EventAttempt, m, strconv.Itoa(m.Attempts))
 	ev.Attempt, ev.Reason, ev.Class, ev.Detail = m.Attempts, string(f.Reason), f.Class.String(), f.Detail
 	return l.park(rctx, m, value, e, ev)

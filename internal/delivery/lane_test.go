@@ -500,3 +500,65 @@ func TestLaneKeepsOrderAndLosesNothing(t *testing.T) {
 		}
 	})
 }
+
+// The clock of giving up stands still while the destination is paused and while
+// nobody runs: a delivery is given up after so much waiting of its own.
+func TestGiveUpClockStandsStill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		mem := &memory{topics: map[string][]*bus.Record{}, oldest: map[string]int64{}, commits: map[string]int64{},
+			trouble: func() error { return nil }, doubt: func() bool { return false }}
+		attempts := 0
+		refuse := act(func(context.Context, *submission.Delivery) error { attempts++; return retryable() })
+		p := Policy{Initial: 5 * time.Second, Max: 10 * time.Hour, Factor: 2, Jitter: 0.2, GiveUp: 168 * time.Hour, Probe: 15 * time.Second, Timeout: 30 * time.Second, InFlight: 2}
+		var stage *Stage
+		begin := func() {
+			stage = New(memLog{mem}, memLedger{mem}, plain{}, slog.New(slog.DiscardHandler), prometheus.NewRegistry(), time.Now)
+			stage.SetDestinations([]Destination{{ID: "d", Kind: "test", Adapter: refuse, Policy: p}})
+			must(t, stage.Assigned(t.Context(), Topic, 0))
+		}
+		begin()
+		id := submission.NewID("p", "a")
+		m := submission.DeliveryMeta{Meta: submission.Meta{ID: id, CaseID: submission.NewCaseID(id), Portal: "p", Land: "08", Service: "99050012104000",
+			Region: "08", AcceptedAt: began.UTC(), SHA512: "ab", Revision: 1, Append: uuid.New()},
+			DeliveryID: submission.NewDeliveryID(id, "d", 1), Destination: "d", Adapter: "test", Format: format, Decision: uuid.New(), Order: 1}
+		ev := submission.Event{ID: uuid.New(), Type: submission.EventAccepted, Stage: submission.StageDispatch, Submission: id, CaseID: m.CaseID, Portal: "p", Land: "08",
+			Service: m.Service, Revision: 1, At: began, Accepted: &submission.Acceptance{AcceptedAt: m.AcceptedAt, Append: m.Append}}
+		decided := ev
+		decided.ID, decided.Type, decided.Accepted = m.Decision, submission.EventDecided, nil
+		decided.Decision = &submission.Decision{Deliveries: []submission.PlannedDelivery{{ID: m.DeliveryID, Destination: "d", Adapter: "test", Format: format}}}
+		mem.events = append(mem.events, ev, decided)
+		must(t, stage.lane(0).handle(t.Context(), &bus.Record{Topic: Topic, Key: []byte(m.CaseID.String()), Value: []byte("<x/>"), Headers: m.Headers(submission.TypeDelivery)}))
+
+		state := func() *submission.DeliveryAccount {
+			a, err := memLedger{mem}.Account(t.Context(), id)
+			must(t, err)
+			return a.Delivery(m.DeliveryID)
+		}
+		time.Sleep(24 * time.Hour)
+		stage.Pause("d", HandPause{Operator: "anna"})
+		before := attempts
+		time.Sleep(30 * 24 * time.Hour)
+		if attempts != before {
+			t.Errorf("%d attempts while it was paused", attempts-before)
+		}
+		stage.Revoked(Topic, 0)
+		time.Sleep(30 * 24 * time.Hour) // nobody runs
+		begin()
+		time.Sleep(24 * time.Hour)
+		if d := state(); d.State != submission.Waiting {
+			t.Fatalf("%s for %s after two days of its own", d.State, d.Reason)
+		}
+		for state().State == submission.Waiting {
+			time.Sleep(time.Minute)
+		}
+		stage.Revoked(Topic, 0)
+		d := state()
+		if took := time.Since(began); d.State != submission.Dead || d.Reason != string(fault.ReasonGaveUp) || took < (60+6)*24*time.Hour || took > (60+8)*24*time.Hour {
+			t.Errorf("%s for %s after %s", d.State, d.Reason, took)
+		}
+		if !strings.HasPrefix(d.Detail, "retried for 168h0m0s") || d.Attempts != attempts {
+			t.Errorf("%q; %d attempts are told, %d were made", d.Detail, d.Attempts, attempts)
+		}
+	})
+}

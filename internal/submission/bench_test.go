@@ -29,7 +29,7 @@ func richEnvelope(tb testing.TB) (Envelope, []byte) {
 func BenchmarkHeaders(b *testing.B) {
 	m, d := exampleMeta(), exampleDelivery()
 	d.Attempts, d.Redrives, d.Sequence, d.Reason = 0, 0, 0, "" // as dispatch writes it
-	d.DueAt, d.Since = time.Time{}, time.Time{}
+	d.DueAt, d.Waited = time.Time{}, 0
 	mh, dh := m.Headers(TypeSubmission), d.Headers(TypeDelivery)
 	b.Run("Meta.Headers", func(b *testing.B) {
 		b.ReportAllocs()

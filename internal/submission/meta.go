@@ -81,7 +81,10 @@ type DeliveryMeta struct {
 	// counts.
 	Sequence int
 	DueAt    time.Time // zero: as soon as its turn comes
-	Since    time.Time // of the first attempt that counted; zero before
+	// Waited is how long it was told to wait after its attempts, in all, since the
+	// last redrive: the time after which it is given up. Time during which its
+	// destination was paused, its case blocked or the router down is no part of it.
+	Waited time.Duration
 	// Accepted position: order of the case is the order of these.
 	Order  int64
 	Reason string // why it waits or died: a fault.Reason
@@ -181,7 +184,7 @@ func ParseMeta(h map[string]string) (Meta, error) {
 // letter. The map is the caller's.
 func (d DeliveryMeta) Headers(recordType string) map[string]string {
 	count := 28 // as dispatch writes it
-	if !d.Since.IsZero() || !d.DueAt.IsZero() || d.Instruction != nil {
+	if d.Waited > 0 || !d.DueAt.IsZero() || d.Instruction != nil {
 		count = 36
 	}
 	w := newHeaderWriter(count, 440)
@@ -200,8 +203,8 @@ func (d DeliveryMeta) Headers(recordType string) map[string]string {
 	if !d.DueAt.IsZero() {
 		w.time("ce_dueat", d.DueAt)
 	}
-	if !d.Since.IsZero() {
-		w.time("ce_since", d.Since)
+	if d.Waited > 0 {
+		w.int("ce_waited", d.Waited.Milliseconds())
 	}
 	if d.Before > 0 {
 		w.int("ce_before", int64(d.Before))
@@ -230,8 +233,11 @@ func ParseDeliveryMeta(h map[string]string) (DeliveryMeta, error) {
 	if h["ce_before"] != "" {
 		d.Before = r.int("ce_before")
 	}
-	if h["ce_since"] != "" {
-		d.Since = r.time("ce_since")
+	switch {
+	case h["ce_waited"] != "":
+		d.Waited = time.Duration(r.int("ce_waited")) * time.Millisecond
+	case h["ce_since"] != "": // the first attempt's time, as it was written before
+		d.Waited = max(0, d.DueAt.Sub(r.time("ce_since")))
 	}
 	if err := d.Format.UnmarshalText([]byte(h["ce_format"])); err != nil {
 		r.fail("ce_format", "is malformed")

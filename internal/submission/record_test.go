@@ -38,7 +38,7 @@ func instructed(m Meta, i Instruction) Meta {
 func exampleDelivery() DeliveryMeta {
 	return DeliveryMeta{Meta: exampleMeta(), DeliveryID: delivery("bb-gewerbe", 1), Destination: "bb-gewerbe", Adapter: "http", Format: format,
 		AuthorityID: "boeblingen", Decision: NewEventID(EventDecided, anID, "1"), Attempts: 2, Redrives: 1, Sequence: 3,
-		DueAt: t0.Add(time.Minute), Since: t0.Add(time.Second), Order: 41, Reason: "unavailable"}
+		DueAt: t0.Add(time.Minute), Waited: 59 * time.Second, Order: 41, Reason: "unavailable"}
 }
 
 // TestGoldenRecords holds one record of each type and release: this release
@@ -232,7 +232,7 @@ func TestMetaRoundTrip(t *testing.T) {
 			AuthorityID: word.Draw(rt, "authority id"), Decision: id("decision"), Attempts: rapid.IntRange(0, 1000).Draw(rt, "attempts"),
 			Redrives: rapid.IntRange(0, 9).Draw(rt, "redrives"), Sequence: rapid.IntRange(0, 1000).Draw(rt, "sequence"), Order: rapid.Int64Range(0, 1<<60).Draw(rt, "order")}
 		if rapid.Bool().Draw(rt, "due") {
-			d.DueAt, d.Since, d.Reason = at("due at"), at("since"), "timeout"
+			d.DueAt, d.Waited, d.Reason = at("due at"), time.Duration(rapid.Int64Range(0, 1<<40).Draw(rt, "waited"))*time.Millisecond, "timeout"
 		}
 		gotD, err := ParseDeliveryMeta(d.Headers(TypeDelivery))
 		if err != nil || !reflect.DeepEqual(gotD, d) {
@@ -244,7 +244,7 @@ func TestMetaRoundTrip(t *testing.T) {
 func TestParseMetaNamesTheHeaderAtFault(t *testing.T) {
 	for header, value := range map[string]string{
 		HeaderVersion: "2", HeaderSubject: "x", "ce_caseid": "", HeaderTime: "yesterday", "ce_revision": "one", "ce_portal": "", "ce_land": "",
-		"ce_deliveryid": "x", "ce_format": "xbau", "ce_order": "", "ce_dueat": "soon", "ce_since": "then", "ce_decision": "-",
+		"ce_deliveryid": "x", "ce_format": "xbau", "ce_order": "", "ce_dueat": "soon", "ce_waited": "long", "ce_decision": "-",
 	} {
 		h := exampleDelivery().Headers(TypeDelivery)
 		h[header] = value
