@@ -214,7 +214,7 @@ func (a *App) openDoors(lib *Library) (*doors, config.Problems) {
 }
 
 func policy(p config.Policy) delivery.Policy {
-	return delivery.Policy{Initial: p.Initial, Max: p.Max, Factor: p.Factor, Jitter: p.Jitter, GiveUp: p.GiveUp, Probe: p.Probe, Timeout: p.Timeout, InFlight: p.InFlight}
+	return delivery.Policy{Initial: p.Initial, Max: p.Max, Factor: p.Factor, Jitter: p.Jitter, GiveUp: p.GiveUp, Probe: p.Probe, Timeout: p.Timeout, InFlight: p.InFlight, DeadRatio: p.DeadRatio}
 }
 
 func sortedLands(cfg *config.Config) []submission.Land {

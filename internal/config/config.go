@@ -165,10 +165,14 @@ type Policy struct {
 	Max      Duration `yaml:"max"`       // longest wait between two attempts; default 10h
 	Factor   float64  `yaml:"factor"`    // growth of the wait per attempt, at least 1; default 2
 	Jitter   float64  `yaml:"jitter"`    // share of the wait that is drawn, 0 to 1; default 0.2
-	GiveUp   Duration `yaml:"give_up"`   // since the first attempt, then dead; default 168h
+	GiveUp   Duration `yaml:"give_up"`   // of waiting in all, without pauses, then dead; default 168h
 	Probe    Duration `yaml:"probe"`     // between two probes of a paused destination; default 15s
 	Timeout  Duration `yaml:"timeout"`   // of one attempt; default 30s
 	InFlight int      `yaml:"in_flight"` // attempts at once; default 8
+	// DeadRatio is the share of refusals among the newest 20 deliveries that came
+	// to an end, from which on the destination pauses, 0 to 1; default 0.5, 0 is
+	// never.
+	DeadRatio float64 `yaml:"dead_ratio"`
 }
 
 // Seal names key files, relative to the config directory. What is not named is

@@ -30,7 +30,7 @@ func Defaults() Router {
 		},
 		Delivery: Policy{
 			Initial: 5 * time.Second, Max: 10 * time.Hour, Factor: 2, Jitter: 0.2, GiveUp: 168 * time.Hour,
-			Probe: 15 * time.Second, Timeout: 30 * time.Second, InFlight: 8,
+			Probe: 15 * time.Second, Timeout: 30 * time.Second, InFlight: 8, DeadRatio: 0.5,
 		},
 		Seal:   Seal{Dir: "keys"},
 		Blobs:  Blobs{Dir: "blobs"},
@@ -285,6 +285,9 @@ func (d *decoder) checkPolicy(p *Policy, around Pos) {
 	}
 	if p.Factor < 1 {
 		d.add(at(&p.Factor).Problem("factor is %v; it must be at least 1", p.Factor))
+	}
+	if p.DeadRatio < 0 || p.DeadRatio > 1 {
+		d.add(at(&p.DeadRatio).Problem("dead_ratio is %v; it must lie between 0 and 1", p.DeadRatio))
 	}
 	if p.Jitter < 0 || p.Jitter > 1 {
 		d.add(at(&p.Jitter).Problem("jitter is %v; it must lie between 0 and 1", p.Jitter))

@@ -39,10 +39,8 @@ func (l *lane) attempt(ctx context.Context, m submission.DeliveryMeta, value []b
 		f = fault.Wrap(ctx.Err(), fault.Cancelled, fault.ReasonCancelled, "")
 	}
 	if d != nil {
-		if changed := g.leave(s.now(), f); changed && f != nil && f.Class == fault.Destination {
-			s.logger.Warn("destination paused: it is at fault, its deliveries wait", "destination", dest.ID, "adapter", dest.Kind, "reason", f.Reason, "probe_every", dest.Policy.Probe.String())
-		} else if changed {
-			s.logger.Info("destination answers again", "destination", dest.ID, "adapter", dest.Kind)
+		if g.leave(s.now(), f) {
+			s.tellGate(dest, g)
 		}
 	}
 	if f != nil && f.Class == fault.Cancelled {
@@ -62,6 +60,22 @@ func (l *lane) attempt(ctx context.Context, m submission.DeliveryMeta, value []b
 		"destination", dest.ID, "adapter", dest.Kind, "format", m.Format.String(), "attempt", m.Attempts+1, "redrive", m.Redrives,
 		"reason", reason, "class", class, "detail", detail, "duration_ms", took.Milliseconds(), "traceparent", m.Traceparent)
 	return outcome{f, pending}
+}
+
+// tellGate writes to the log that a destination's gate has closed or opened.
+func (s *Stage) tellGate(dest Destination, g *gate) {
+	st := g.state(s.now())
+	log := s.logger.With("destination", dest.ID, "adapter", dest.Kind)
+	switch {
+	case !st.Paused:
+		log.Info("destination answers again")
+	case st.NextProbe.IsZero():
+		log.Error("destination disabled: it said that it is gone for good; its deliveries wait until an operator resumes it", "reason", st.Reason)
+	case st.Reason == fault.ReasonTooManyDead:
+		log.Error("destination paused: it refuses most messages; the others wait", "reason", st.Reason, "last_fault", st.LastFault, "next_probe", st.NextProbe)
+	default:
+		log.Warn("destination paused: it is at fault, its deliveries wait", "reason", st.Reason, "next_probe", st.NextProbe)
+	}
 }
 
 // open returns the plain delivery, or why there is none. A fault of our own is

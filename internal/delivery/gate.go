@@ -26,9 +26,20 @@ type gate struct {
 	reason  fault.Reason
 	probeAt time.Time
 	probing bool
+	every   time.Duration // between probes; grows while each of them costs a dead letter
 	hand    *HandPause
 	last    fault.Reason // of the last failed attempt
+	ramp    int          // slots while it recovers, one more for each answer; 0: all
+	recent  []bool       // the newest last words on deliveries; true: refused for good
 }
+
+// How many last words the ratio of dead letters is taken of. Half of twenty
+// tells a bad deploy from a few bad messages before many have died.
+const ratioOver = 20
+
+// Probes of a destination that refuses everything cost a dead letter each, so
+// they become rare: 15 s, 30 s, … up to an hour.
+const rarestProbe = time.Hour
 
 // HandPause is an operator's pause.
 type HandPause struct {
@@ -98,18 +109,37 @@ func (g *gate) try(now time.Time) (ok bool, why fault.Reason, again time.Time) {
 	if g.byHand(now) {
 		return false, fault.ReasonPaused, g.hand.Until
 	}
+	if g.hand != nil { // it has just run out
+		g.hand = nil
+		g.ramp = 1
+	}
 	switch {
+	case g.disabled():
+		return false, fault.ReasonPaused, time.Time{} // until an operator resumes it
 	case g.paused && g.probing:
 		return false, fault.ReasonPaused, time.Time{} // the probe's end wakes
 	case g.paused && now.Before(g.probeAt):
 		return false, fault.ReasonPaused, g.probeAt
-	case g.busy >= max(1, g.policy.InFlight):
+	case g.busy >= g.slots():
 		return false, fault.ReasonBusy, time.Time{}
 	}
 	g.busy++
 	g.probing = g.paused
 	return true, "", time.Time{}
 }
+
+// slots is how many attempts may run at once. The caller has the lock.
+func (g *gate) slots() int {
+	n := max(1, g.policy.InFlight)
+	if g.ramp > 0 {
+		n = min(n, g.ramp)
+	}
+	return n
+}
+
+// disabled says whether the destination has said that it is gone: then nobody
+// probes it. The caller has the lock.
+func (g *gate) disabled() bool { return g.paused && g.reason == fault.ReasonGone }
 
 // byHand says whether an operator's pause holds. The caller has the lock.
 func (g *gate) byHand(now time.Time) bool {
@@ -204,7 +234,7 @@ func (g *gate) back() {
 }
 
 // leave gives the slot back and learns from the attempt. f is nil after a
-// delivery. It reports whether the gate's state changed.
+// delivery. It reports whether the gate has closed or opened.
 func (g *gate) leave(now time.Time, f *fault.Error) (changed bool) {
 	if f != nil && f.Class == fault.Cancelled {
 		g.back()
@@ -214,33 +244,87 @@ func (g *gate) leave(now time.Time, f *fault.Error) (changed bool) {
 	if f != nil {
 		g.last = f.Reason
 	}
+	g.busy--
+	more := 1
 	switch {
 	case f != nil && f.Class == fault.Destination:
-		changed = !g.paused
-		if changed {
-			g.since = now
-		}
-		g.paused, g.probing, g.reason = true, false, f.Reason
-		g.probeAt = now.Add(max(g.policy.probe(), min(f.RetryAfter, g.policy.Max)))
-	case g.paused && !proven(f):
+		changed = g.shut(now, f.Reason, g.policy.probe())
+		g.probeAt = now.Add(max(g.every, min(f.RetryAfter, g.policy.Max)))
+	case g.refusesAll(f):
+		changed = g.shut(now, fault.ReasonTooManyDead, g.policy.probe())
+		g.probeAt = now.Add(g.every)
+	case g.paused && !g.proves(f):
 		// The pause goes on. An attempt that began before it is no probe.
 		if g.probing {
 			g.probing = false
-			g.probeAt = now.Add(g.policy.probe())
+			if g.reason == fault.ReasonTooManyDead {
+				g.every = min(2*g.every, max(rarestProbe, g.policy.probe()))
+			}
+			g.probeAt = now.Add(g.every)
 		}
-	default:
-		// It answered, so it is not at fault, whatever it said of the message.
-		changed = g.paused
-		g.paused, g.probing, g.reason = false, false, ""
+	case g.paused:
+		changed = true
+		g.open()
+	case g.ramp > 0 && proven(f):
+		if g.ramp++; g.ramp >= max(1, g.policy.InFlight) {
+			g.ramp = 0
+		}
+		more = 2
 	}
-	g.busy--
-	n := 1
 	if changed {
-		n = len(g.lined)
+		more = len(g.lined)
 	}
 	g.mu.Unlock()
-	g.stir(n)
+	g.stir(more)
 	return changed
+}
+
+// shut closes the gate. The caller has the lock.
+func (g *gate) shut(now time.Time, why fault.Reason, every time.Duration) (changed bool) {
+	if changed = !g.paused; changed {
+		g.since = now
+	}
+	g.paused, g.probing, g.reason, g.every = true, false, why, every
+	g.recent = nil
+	return changed
+}
+
+// open ends every pause. What waits does not storm in: one attempt at first, and
+// another one for each answer. The caller has the lock.
+func (g *gate) open() {
+	g.paused, g.probing, g.reason, g.ramp, g.recent = false, false, "", 1, nil
+}
+
+// proves says whether an attempt's end opens a closed gate.
+func (g *gate) proves(f *fault.Error) bool {
+	switch g.reason {
+	case fault.ReasonGone:
+		return f == nil // one that was under way when it said so
+	case fault.ReasonTooManyDead:
+		return f == nil && g.probing
+	}
+	// It answered, so it is not at fault, whatever it said of the message.
+	return proven(f)
+}
+
+// refusesAll notes a last word on a delivery, and says whether so many of the
+// newest ones were refusals that the destination rather than the messages must
+// be at fault: a bad deploy must not flood the dead letters.
+func (g *gate) refusesAll(f *fault.Error) bool {
+	if g.paused || g.policy.DeadRatio <= 0 || f != nil && f.Class != fault.Permanent {
+		return false
+	}
+	g.recent = append(g.recent, f != nil)
+	if over := len(g.recent) - ratioOver; over > 0 {
+		g.recent = slices.Delete(g.recent, 0, over)
+	}
+	dead := 0
+	for _, d := range g.recent {
+		if d {
+			dead++
+		}
+	}
+	return len(g.recent) == ratioOver && float64(dead) >= g.policy.DeadRatio*ratioOver
 }
 
 func (g *gate) pauseByHand(h HandPause) {
@@ -252,7 +336,8 @@ func (g *gate) pauseByHand(h HandPause) {
 
 func (g *gate) resume() {
 	g.mu.Lock()
-	g.hand, g.paused, g.probing, g.reason = nil, false, false, ""
+	g.hand = nil
+	g.open()
 	n := len(g.lined)
 	g.mu.Unlock()
 	g.stir(n)
@@ -275,9 +360,12 @@ type DestinationState struct {
 func (g *gate) state(now time.Time) DestinationState {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	s := DestinationState{Reason: g.reason, LastFault: g.last, InFlight: g.busy, InFlightOf: max(1, g.policy.InFlight)}
+	s := DestinationState{Reason: g.reason, LastFault: g.last, InFlight: g.busy, InFlightOf: g.slots()}
 	if g.paused {
-		s.Paused, s.Since, s.NextProbe = true, g.since, g.probeAt
+		s.Paused, s.Since = true, g.since
+		if !g.disabled() {
+			s.NextProbe = g.probeAt
+		}
 	}
 	if g.byHand(now) {
 		s.Paused, s.Hand, s.Since, s.Reason = true, g.hand, g.hand.Since, fault.ReasonOperator

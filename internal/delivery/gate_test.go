@@ -77,6 +77,7 @@ func TestGateByHand(t *testing.T) {
 	if ok, _, _ := g.try(now.Add(time.Minute)); !ok {
 		t.Fatal("an operator's pause ends at its expiry")
 	}
+	g.leave(now, nil)
 	g.pauseByHand(HandPause{Operator: "anna"})
 	g.resume()
 	if ok, _, _ := g.try(now); !ok {
@@ -101,13 +102,13 @@ func TestGateEnterEndsWithItsContext(t *testing.T) {
 
 func TestWaitGrowsWithinItsBounds(t *testing.T) {
 	for attempt := 1; attempt < 40; attempt++ {
-		w := testPolicy.wait(attempt, 0)
+		w := testPolicy.wait(attempt, 0, 0)
 		most := min(time.Second<<min(attempt-1, 20), time.Minute)
 		if w > most || w < most*8/10-time.Millisecond {
 			t.Fatalf("attempt %d waits %s, want %s less at most 20 %%", attempt, w, most)
 		}
 	}
-	if w := testPolicy.wait(1, time.Hour); w != time.Hour {
+	if w := testPolicy.wait(1, 0, time.Hour); w != time.Hour {
 		t.Fatalf("Retry-After of an hour gave %s", w)
 	}
 }
@@ -171,7 +172,7 @@ func TestGateProbeThatProvesNothing(t *testing.T) {
 
 func TestDueTimesAreBounded(t *testing.T) {
 	now := time.Unix(1000, 0)
-	if w := testPolicy.wait(1, 1000*time.Hour); w != testPolicy.GiveUp {
+	if w := testPolicy.wait(1, 0, 1000*time.Hour); w != testPolicy.GiveUp {
 		t.Fatalf("a Retry-After of six weeks gave %s", w)
 	}
 	if got := testPolicy.notAfter(now.Add(1000*time.Hour), now); !got.Equal(now.Add(testPolicy.GiveUp)) {
@@ -250,4 +251,153 @@ func TestLineBeforeADestination(t *testing.T) {
 			t.Error("not let in again")
 		}
 	})
+}
+
+// After a pause the slots come back one by one: what has piled up must not
+// throw the destination down again.
+func TestGateRampsUp(t *testing.T) {
+	p := testPolicy
+	p.InFlight = 4
+	now := time.Unix(1000, 0)
+	inside := func(g *gate) (n int) {
+		for {
+			if ok, _, _ := g.try(now); !ok {
+				return n
+			}
+			n++
+		}
+	}
+	for name, reopen := range map[string]func(g *gate){
+		"a probe": func(g *gate) {
+			now = now.Add(p.Probe)
+			if ok, _, _ := g.try(now); !ok {
+				t.Fatal("no probe")
+			}
+			if !g.leave(now, nil) {
+				t.Fatal("still closed")
+			}
+		},
+		"an operator": func(g *gate) { g.resume() },
+		"an expiry": func(g *gate) {
+			g.resume()
+			g.pauseByHand(HandPause{Operator: "anna", Until: now.Add(time.Minute)})
+			now = now.Add(time.Minute)
+		},
+	} {
+		g := newGate(p, func() {})
+		if n := inside(g); n != 4 {
+			t.Fatalf("%d slots at first", n)
+		}
+		for range 4 {
+			g.leave(now, destinationFault())
+		}
+		reopen(g)
+		var got []int
+		for len(got) < 5 {
+			n := inside(g)
+			got = append(got, n)
+			for range n {
+				g.leave(now, nil)
+			}
+		}
+		if !slices.Equal(got, []int{1, 2, 4, 4, 4}) {
+			t.Errorf("after %s: %v attempts at once", name, got)
+		}
+	}
+	// Silence brings nothing back.
+	g := newGate(p, func() {})
+	g.resume()
+	for range 3 {
+		if n := inside(g); n != 1 {
+			t.Fatalf("%d slots", n)
+		}
+		g.leave(now, fault.New(fault.Retryable, fault.ReasonTimeout, ""))
+	}
+}
+
+func TestGateClosesWhereMostIsRefused(t *testing.T) {
+	p := testPolicy
+	p.DeadRatio, p.InFlight = 0.5, 1
+	refused := fault.New(fault.Permanent, fault.ReasonRefused, "")
+	now := time.Unix(1000, 0)
+	g := newGate(p, func() {})
+	once := func(f *fault.Error) (changed bool) {
+		t.Helper()
+		if ok, why, _ := g.try(now); !ok {
+			t.Fatalf("closed: %s", why)
+		}
+		return g.leave(now, f)
+	}
+	for i := range 200 { // nine of twenty are bad messages
+		var f *fault.Error
+		if i%20 < 9 {
+			f = refused
+		}
+		if once(f) {
+			t.Fatalf("closed after %d", i)
+		}
+		once(fault.New(fault.Retryable, fault.ReasonUnavailable, "")) // no last word
+	}
+	n := 1
+	for !once(refused) {
+		n++
+	}
+	if n > 10 {
+		t.Errorf("%d died before it closed", n)
+	}
+	if st := g.state(now); !st.Paused || st.Reason != fault.ReasonTooManyDead {
+		t.Fatalf("%+v", st)
+	}
+	// Each probe that dies doubles the time to the next one, up to an hour.
+	var waits []time.Duration
+	for range 11 {
+		_, _, again := g.try(now)
+		waits = append(waits, again.Sub(now))
+		now = again
+		if once(refused) {
+			t.Fatal("a refusal opened it")
+		}
+	}
+	if waits[0] != p.Probe || waits[1] != 2*p.Probe || waits[2] != 4*p.Probe || waits[10] != rarestProbe {
+		t.Errorf("probed after %v", waits)
+	}
+	_, _, now = g.try(now)
+	if !once(nil) || g.state(now).Paused {
+		t.Error("a delivery does not open it")
+	}
+	for i := range ratioOver - 1 {
+		if once(refused) {
+			t.Fatalf("closed again after %d", i+1)
+		}
+	}
+
+	p.DeadRatio = 0
+	g = newGate(p, func() {})
+	for range 100 {
+		if once(refused) {
+			t.Fatal("closed, though the ratio is switched off")
+		}
+	}
+}
+
+func TestGateStaysClosedWhenGone(t *testing.T) {
+	g := newGate(testPolicy, func() {})
+	now := time.Unix(1000, 0)
+	for range 2 {
+		if ok, _, _ := g.try(now); !ok {
+			t.Fatal("closed")
+		}
+	}
+	g.leave(now, fault.New(fault.Destination, fault.ReasonGone, ""))
+	g.leave(now, fault.New(fault.Permanent, fault.ReasonRefused, "")) // was under way
+	if ok, why, again := g.try(now.Add(1000 * time.Hour)); ok || why != fault.ReasonPaused || !again.IsZero() {
+		t.Fatalf("ok=%v why=%s again=%v", ok, why, again)
+	}
+	if st := g.state(now); !st.Paused || st.Reason != fault.ReasonGone || !st.NextProbe.IsZero() {
+		t.Errorf("%+v", st)
+	}
+	g.resume()
+	if ok, _, _ := g.try(now); !ok {
+		t.Error("resumed, and still closed")
+	}
 }

@@ -51,13 +51,14 @@ const (
 // Reasons of delivery.
 const (
 	ReasonDelivered     Reason = "ok"
-	ReasonHandedOver    Reason = "handed-over"  // the destination's word comes later
-	ReasonRefused       Reason = "refused"      // the receiver says: not this message, ever
-	ReasonUnavailable   Reason = "unavailable"  // 5xx, 429: for now
-	ReasonUnreachable   Reason = "unreachable"  // connection refused, DNS, no route
-	ReasonUnauthorized  Reason = "unauthorized" // our credential is refused
-	ReasonCertificate   Reason = "certificate"  // TLS trust or expiry
-	ReasonGone          Reason = "gone"         // 410: the destination is switched off
+	ReasonTooManyDead   Reason = "too-many-dead" // most of its newest deliveries were refused for good
+	ReasonHandedOver    Reason = "handed-over"   // the destination's word comes later
+	ReasonRefused       Reason = "refused"       // the receiver says: not this message, ever
+	ReasonUnavailable   Reason = "unavailable"   // 5xx, 429: for now
+	ReasonUnreachable   Reason = "unreachable"   // connection refused, DNS, no route
+	ReasonUnauthorized  Reason = "unauthorized"  // our credential is refused
+	ReasonCertificate   Reason = "certificate"   // TLS trust or expiry
+	ReasonGone          Reason = "gone"          // 410: the destination is switched off
 	ReasonRedirected    Reason = "redirected"
 	ReasonTimeout       Reason = "timeout"
 	ReasonInterrupted   Reason = "interrupted"   // the transfer broke off
@@ -92,7 +93,7 @@ func Reasons() []Reason {
 		ReasonOverloaded, ReasonNotFound, ReasonMethodNotAllowed, ReasonTooSlow,
 		ReasonNoAuthority, ReasonSeveralAuthorities, ReasonNoDestination, ReasonNoTestDestination, ReasonNoFormat,
 		ReasonStandardMissing, ReasonMappingFailed, ReasonSchemaInvalid, ReasonUndecodable, ReasonUndecryptable, ReasonConfigBroken,
-		ReasonDelivered, ReasonHandedOver, ReasonRefused, ReasonUnavailable, ReasonUnreachable, ReasonUnauthorized, ReasonCertificate,
+		ReasonDelivered, ReasonHandedOver, ReasonTooManyDead, ReasonRefused, ReasonUnavailable, ReasonUnreachable, ReasonUnauthorized, ReasonCertificate,
 		ReasonGone, ReasonRedirected, ReasonTimeout, ReasonInterrupted, ReasonStorage, ReasonMisconfigured, ReasonPaused,
 		ReasonBehindCase, ReasonGaveUp, ReasonBlobMissing, ReasonBusy,
 		ReasonBrokerUnavailable, ReasonQuorumLost, ReasonNotAuthorised, ReasonUnknownTopic, ReasonOperator,
