@@ -68,6 +68,7 @@ type App struct {
 	ledger    *status.Ledger
 	dispatch  *dispatch.Stage
 	delivery  *delivery.Stage
+	pauses    *pauses
 	claims    *intake.Claims
 	door      *intake.Door
 	web       *httpdoor.Door
@@ -361,6 +362,9 @@ func (a *App) startStages(ctx context.Context, lib *Library) error {
 	if err := a.use(lib); err != nil {
 		return err
 	}
+
+	a.pauses = newPauses(a.bus, a.delivery, a.now, a.logger)
+	a.background("operators' pauses", a.pauses.follow)
 
 	// Dispatch consumes, works out and appends: it gains from many records at
 	// once. Delivery waits for destinations, each delivery for itself.

@@ -89,7 +89,7 @@ func (a *App) startDoors(ctx context.Context) error {
 		return fmt.Errorf("the operators' listener (ops): %w", err)
 	}
 	api := console.New(console.Options{
-		Store: a.store, Projector: a.projector, Log: a.bus, Destinations: gates{a.delivery},
+		Store: a.store, Projector: a.projector, Log: a.bus, Destinations: gates{a.delivery, a.pauses},
 		Operators:    func() []config.Operator { return a.holders.Load().operators },
 		SenderHashes: a.senderHashes,
 		Authority:    func(land submission.Land, id string) bool { return a.authority(land, id).Key != "" },
@@ -192,7 +192,10 @@ func (a *App) senderHashes(portal, reference string) []string {
 }
 
 // gates shows delivery's destinations to operators.
-type gates struct{ stage *delivery.Stage }
+type gates struct {
+	stage  *delivery.Stage
+	pauses *pauses
+}
 
 // Destinations implements console.Destinations.
 func (g gates) Destinations() []console.Destination {
@@ -210,12 +213,14 @@ func (g gates) Destinations() []console.Destination {
 }
 
 // Pause implements console.Destinations.
-func (g gates) Pause(id, operator, note string, until time.Time) bool {
-	return g.stage.Pause(id, delivery.HandPause{Operator: operator, Reason: note, Until: until})
+func (g gates) Pause(ctx context.Context, id, operator, note string, until time.Time) error {
+	return g.pauses.say(ctx, id, word{HandPause: delivery.HandPause{Operator: operator, Reason: note, Until: until}})
 }
 
 // Resume implements console.Destinations.
-func (g gates) Resume(id, operator string) bool { return g.stage.Resume(id, operator) }
+func (g gates) Resume(ctx context.Context, id, operator string) error {
+	return g.pauses.say(ctx, id, word{HandPause: delivery.HandPause{Operator: operator}, Resumed: true})
+}
 
 // Addresses is <data>/addresses.json: where a running router listens.
 type Addresses struct {

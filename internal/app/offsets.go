@@ -227,8 +227,11 @@ func (p past) Accepted(ctx context.Context, id uuid.UUID) (string, time.Time, bo
 }
 
 // restoreStages makes the offsets of dispatch, delivery and the waiting topic
-// right.
+// right, and waits for what operators have paused.
 func (a *App) restoreStages(ctx context.Context) error {
+	if err := a.pauses.caughtUp(ctx); err != nil {
+		return err
+	}
 	o := a.offsets()
 	return errors.Join(
 		o.restore(ctx, dispatch.Group, dispatch.Topic, func(ctx context.Context, rec *bus.Record, strict bool) (bool, error) {

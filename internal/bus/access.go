@@ -55,7 +55,7 @@ func Rights(portals, groups []string, create bool) []Right {
 	for _, t := range Topics(Config{}, portals) {
 		add(ResourceTopic, t.Name, opRead, opWrite, opDescribeConfigs)
 		// What is finished there is deleted, see DeleteBelow.
-		if t.Name != TopicEvents && t.Name != TopicKeys {
+		if t.Name != TopicEvents && !t.Compacted {
 			add(ResourceTopic, t.Name, opDelete)
 		}
 		if create {

@@ -15,7 +15,7 @@ import (
 	"weiche/internal/fault"
 )
 
-// The pipeline's own topics. All but Keys and the intake topics have the same
+// The pipeline's own topics. All but Keys, Pauses and the intake topics have the same
 // partition count, so that a case has one partition number everywhere.
 const (
 	TopicClaims      = "weiche.claims"
@@ -26,6 +26,7 @@ const (
 	TopicDeadLetters = "weiche.deadletters"
 	TopicEvents      = "weiche.events"
 	TopicKeys        = "weiche.keys"
+	TopicPauses      = "weiche.pauses"
 	intakePrefix     = "weiche.intake."
 )
 
@@ -62,7 +63,9 @@ func Topics(cfg Config, portals []string) []Topic {
 	for _, name := range []string{TopicClaims, TopicSubmissions, TopicDeliveries, TopicWaiting, TopicUnassigned, TopicDeadLetters, TopicEvents} {
 		out = append(out, Topic{Name: name, Partitions: cfg.Partitions})
 	}
-	out = append(out, Topic{Name: TopicKeys, Partitions: 1, Compacted: true})
+	for _, name := range []string{TopicKeys, TopicPauses} {
+		out = append(out, Topic{Name: name, Partitions: 1, Compacted: true})
+	}
 	for _, p := range portals {
 		out = append(out, Topic{Name: IntakeTopic(p), Partitions: cfg.Partitions, SegmentMS: intakeSegment.Milliseconds()})
 	}

@@ -61,12 +61,13 @@ type Destination struct {
 	Limit     int             `json:"inFlightLimit"`
 }
 
-// Destinations is what the console needs of delivery. Pause and Resume return
-// false where there is no such destination.
+// Destinations is what the console needs of delivery. Pause and Resume count for
+// every replica, and return when they count in this one; their errors are faults
+// of the bus.
 type Destinations interface {
 	Destinations() []Destination
-	Pause(id, operator, note string, until time.Time) bool
-	Resume(id, operator string) bool
+	Pause(ctx context.Context, id, operator, note string, until time.Time) error
+	Resume(ctx context.Context, id, operator string) error
 }
 
 // Options of an API. Functions are asked anew for each request, so that a

@@ -83,12 +83,14 @@ func (d *destinations) set(id string, fn func(*console.Destination)) bool {
 	return false
 }
 
-func (d *destinations) Pause(id, operator, note string, until time.Time) bool {
-	return d.set(id, func(s *console.Destination) { s.Paused, s.PausedBy, s.Note, s.Until = true, operator, note, until })
+func (d *destinations) Pause(_ context.Context, id, operator, note string, until time.Time) error {
+	d.set(id, func(s *console.Destination) { s.Paused, s.PausedBy, s.Note, s.Until = true, operator, note, until })
+	return nil
 }
 
-func (d *destinations) Resume(id, _ string) bool {
-	return d.set(id, func(s *console.Destination) { s.Paused, s.PausedBy = false, "" })
+func (d *destinations) Resume(_ context.Context, id, _ string) error {
+	d.set(id, func(s *console.Destination) { s.Paused, s.PausedBy = false, "" })
+	return nil
 }
 
 func newWorld(t *testing.T, wait time.Duration) *world {

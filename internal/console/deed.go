@@ -294,8 +294,8 @@ func (a *API) pause(c *call) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	if !a.Destinations.Pause(id, c.operator.Name, reason, until) {
-		return 0, nil, errNotFound
+	if err := a.Destinations.Pause(c.Context(), id, c.operator.Name, reason, until); err != nil {
+		return 0, nil, err
 	}
 	a.Logger.Info("an operator's order was given", "operator", c.operator.Name, "deed", "pause", "destination", id, "until", until)
 	return a.destinationNow(c, id)
@@ -306,8 +306,8 @@ func (a *API) resume(c *call) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	if !a.Destinations.Resume(id, c.operator.Name) {
-		return 0, nil, errNotFound
+	if err := a.Destinations.Resume(c.Context(), id, c.operator.Name); err != nil {
+		return 0, nil, err
 	}
 	a.Logger.Info("an operator's order was given", "operator", c.operator.Name, "deed", "resume", "destination", id)
 	return a.destinationNow(c, id)

@@ -101,6 +101,7 @@ type Stage struct {
 	mu           sync.Mutex
 	destinations map[string]Destination
 	gates        map[string]*gate
+	hands        map[string]HandPause // operators' pauses, of destinations that are not named (yet) too
 	lanes        map[int32]*lane
 
 	cutEvery time.Duration
@@ -111,7 +112,7 @@ type Stage struct {
 func New(log Log, ledger Ledger, payload Payload, logger *slog.Logger, reg prometheus.Registerer, now func() time.Time) *Stage {
 	s := &Stage{
 		log: log, ledger: ledger, payload: payload, logger: logger, now: now, metrics: newMetrics(reg),
-		destinations: map[string]Destination{}, gates: map[string]*gate{}, lanes: map[int32]*lane{}, cutEvery: cutEvery,
+		destinations: map[string]Destination{}, gates: map[string]*gate{}, hands: map[string]HandPause{}, lanes: map[int32]*lane{}, cutEvery: cutEvery,
 	}
 	reg.MustRegister(newCollector(s))
 	return s
@@ -131,7 +132,11 @@ func (s *Stage) SetDestinations(ds []Destination) {
 		if g := s.gates[d.ID]; g != nil {
 			g.follow(d.Policy)
 		} else {
-			s.gates[d.ID] = newGate(d.Policy, s.wakeAll)
+			g = newGate(d.Policy, s.wakeAll)
+			if h, ok := s.hands[d.ID]; ok {
+				g.hand = &h
+			}
+			s.gates[d.ID] = g
 		}
 		s.metrics.zero(d.ID, d.Kind)
 	}
@@ -158,25 +163,32 @@ func (s *Stage) Destinations() []DestinationState {
 }
 
 // Pause closes a destination until it is resumed or h.Until has passed. It
-// lasts as long as the process. False means there is no such destination.
-func (s *Stage) Pause(id string, h HandPause) bool {
-	_, g, ok := s.destination(id)
-	if ok {
+// lasts as long as the process, and counts for a destination that is named
+// later too.
+func (s *Stage) Pause(id string, h HandPause) {
+	if h.Since.IsZero() {
 		h.Since = s.now()
+	}
+	s.mu.Lock()
+	s.hands[id] = h
+	g := s.gates[id]
+	s.mu.Unlock()
+	if g != nil {
 		g.pauseByHand(h)
 		s.logger.Info("destination paused by an operator", "destination", id, "operator", h.Operator, "until", h.Until)
 	}
-	return ok
 }
 
 // Resume opens a paused destination, whoever paused it.
-func (s *Stage) Resume(id, operator string) bool {
-	_, g, ok := s.destination(id)
-	if ok {
+func (s *Stage) Resume(id, operator string) {
+	s.mu.Lock()
+	delete(s.hands, id)
+	g := s.gates[id]
+	s.mu.Unlock()
+	if g != nil {
 		g.resume()
 		s.logger.Info("destination resumed by an operator", "destination", id, "operator", operator)
 	}
-	return ok
 }
 
 func (s *Stage) wakeAll() {
