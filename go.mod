@@ -3,6 +3,7 @@ module weiche
 go 1.26.2
 
 require (
+	filippo.io/edwards25519 v1.2.0
 	github.com/IBM/sarama v1.61.1
 	github.com/Shopify/toxiproxy/v2 v2.5.0
 	github.com/ThreeDotsLabs/watermill v1.5.1

@@ -1,0 +1,132 @@
+package http
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"weiche/internal/adapters/dial"
+	"weiche/internal/adapters/wire"
+	"weiche/internal/fault"
+)
+
+const (
+	maxDrain      = 16 << 10 // bytes of an answer read so that the connection can be used again
+	drainTime     = time.Second
+	maxRetryAfter = 24 * time.Hour
+)
+
+// drain reads a little of the answer, so that the connection can be used again,
+// and not for long: the status has been seen, the rest is nobody's business.
+func drain(body io.ReadCloser) {
+	t := time.AfterFunc(drainTime, func() { _ = body.Close() })
+	defer t.Stop()
+	_, _ = io.CopyN(io.Discard, body, maxDrain)
+}
+
+// answer is all that is taken of a receiver's answer.
+type answer struct {
+	status     int
+	retryAfter time.Duration
+}
+
+func answered(resp *http.Response, now time.Time) answer {
+	// The receiver's clock counts from the receiver's own now.
+	if t, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		now = t
+	}
+	return answer{resp.StatusCode, retryAfter(resp.Header.Get("Retry-After"), now)}
+}
+
+// judge is the table of the package comment; nil is delivered.
+func (a answer) judge() *fault.Error {
+	code := a.status
+	class, reason, what := fault.Retryable, fault.ReasonUnknown, "answered"
+	switch {
+	case code >= 200 && code < 300:
+		return nil
+	case code >= 300 && code < 400:
+		class, reason, what = fault.Destination, fault.ReasonRedirected, "redirects, which is not followed,"
+	case code == 401 || code == 403 || code == 407:
+		class, reason, what = fault.Destination, fault.ReasonUnauthorized, "refuses the router"
+	case code == 404 || code == 405 || code == 421 || code == 426:
+		class, reason, what = fault.Destination, fault.ReasonMisconfigured, "does not know this address or method"
+	case code == 410:
+		class, reason, what = fault.Destination, fault.ReasonGone, "is switched off"
+	case code == 408:
+		reason, what = fault.ReasonTimeout, "waited too long"
+	case code == 409 || code == 423 || code == 425 || code == 429 || code >= 500 && code < 600:
+		reason, what = fault.ReasonUnavailable, "cannot take it now"
+	case code == 417:
+		reason, what = fault.ReasonUnavailable, "takes no Expect; the next attempt comes without"
+	case code >= 400 && code < 500:
+		class, reason, what = fault.Permanent, fault.ReasonRefused, "refuses the message"
+	}
+	f := fault.New(class, reason, "the receiver %s: status %d", what, code)
+	if class == fault.Retryable {
+		f.RetryAfter = a.retryAfter
+	}
+	return f
+}
+
+// retryAfter reads seconds or an HTTP date; 0 where there is nothing to honour.
+func retryAfter(v string, now time.Time) time.Duration {
+	v = strings.TrimSpace(v)
+	if v == "" {
+		return 0
+	}
+	if n, err := strconv.ParseInt(v, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
+		return time.Duration(min(max(n, 0), int64(maxRetryAfter/time.Second))) * time.Second
+	}
+	if t, err := http.ParseTime(v); err == nil {
+		return min(max(t.Sub(now), 0), maxRetryAfter)
+	}
+	return 0
+}
+
+// classify says who is at fault for an exchange without an answer.
+func classify(ctx context.Context, err error) *fault.Error {
+	if ctx.Err() != nil {
+		return fault.Of(ctx.Err())
+	}
+	if src, ok := errors.AsType[*wire.SourceError](err); ok {
+		return src.Fault()
+	}
+	if f := dial.Fault(err); f != nil {
+		return f
+	}
+	if tlsFault(err) {
+		return fault.Wrap(err, fault.Destination, fault.ReasonCertificate, "the TLS handshake failed: certificate, trust or version")
+	}
+	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
+		return fault.Wrap(err, fault.Retryable, fault.ReasonTimeout, "no answer in time")
+	}
+	return fault.Wrap(err, fault.Retryable, fault.ReasonInterrupted, "the transfer broke off before an answer came")
+}
+
+func tlsFault(err error) bool {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[tls.AlertError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return true
+	}
+	// What the other side's TLS says to us is an unexported type within OpError.
+	if op, ok := errors.AsType[*net.OpError](err); ok && (op.Op == "remote error" || op.Op == "local error") {
+		return true
+	}
+	return false
+}
