@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"weiche/internal/adapters"
+	"weiche/internal/adapters/spec"
 	"weiche/internal/config"
 )
 
@@ -51,7 +52,7 @@ func TestKinds(t *testing.T) {
 			if f.Required && f.Default != nil {
 				t.Errorf("kind %s, field %s is required and has a default", k.Name, f.Name)
 			}
-			if secret := regexp.MustCompile(`secret|password|token|key$`); secret.MatchString(f.Name) && !f.Secret && !strings.HasSuffix(f.Name, "_file") {
+			if secret := regexp.MustCompile(`secret|password|token|key$`); secret.MatchString(f.Name) && !f.Secret && f.Type != spec.URL && !strings.HasSuffix(f.Name, "_file") {
 				t.Errorf("kind %s, field %s looks like a secret that stands in the configuration", k.Name, f.Name)
 			}
 			fields[f.Name] = true
