@@ -3,9 +3,12 @@ package delivery
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -232,7 +235,9 @@ type history struct {
 	troubles []byte         // of each append: f fails, d in doubt
 	gaps     []int          // seconds between arrivals
 	restarts []int          // after how many arrivals
-	share    int            // of one case and destination behind the one in work, before the rest is spilled; 0: never
+	// takeovers are like restarts, but the owner before does not know for a minute.
+	takeovers []int
+	share     int // of one case and destination behind the one in work, before the rest is spilled; 0: never
 }
 
 func (h *history) run() error {
@@ -254,7 +259,8 @@ func (h *history) run() error {
 	var taken []int // first deliveries, in order
 	number := map[string]int{}
 	tries := map[int]int{}
-	foreign := "" // a token that came with another delivery than it was given for
+	under, twice := map[int]int{}, -1 // attempts under way; a delivery that had two at once from one owner
+	foreign := ""                     // a token that came with another delivery than it was given for
 	adapter := act(func(ctx context.Context, d *submission.Delivery) error {
 		mu.Lock()
 		n := number[d.SubmissionID]
@@ -267,7 +273,11 @@ func (h *history) run() error {
 			do = plan[tries[n]]
 		}
 		tries[n]++
+		if under[n]++; under[n] > 1 && len(h.takeovers) == 0 {
+			twice = n
+		}
 		mu.Unlock()
+		defer func() { mu.Lock(); under[n]--; mu.Unlock() }()
 		switch do {
 		case 'r':
 			return retryable()
@@ -290,53 +300,51 @@ func (h *history) run() error {
 			}
 		}
 		mu.Lock()
-		defer mu.Unlock()
 		if !slices.Contains(taken, n) {
 			taken = append(taken, n)
 		}
+		mu.Unlock()
 		return nil
 	})
 	p := Policy{Initial: 5 * time.Second, Max: 10 * time.Hour, Factor: 2, Jitter: 0.2, GiveUp: 168 * time.Hour, Probe: 15 * time.Second, Timeout: 30 * time.Second, InFlight: 2}
-	var stage *Stage
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	begin := func() error {
-		stage = New(memLog{mem}, memLedger{mem}, plain{}, slog.New(slog.DiscardHandler), prometheus.NewRegistry(), time.Now)
-		stage.SetDestinations([]Destination{{ID: "d0", Kind: "test", Adapter: adapter, Policy: p}, {ID: "d1", Kind: "test", Adapter: adapter, Policy: p}})
-		return stage.Assigned(ctx, Topic, 0)
-	}
-	if err := begin(); err != nil {
-		return err
-	}
-	defer func() { cancel(); stage.Revoked(Topic, 0); synctest.Wait() }()
 
 	// The bus: of one case and destination a record at a time, again until it is
-	// acknowledged, what goes beyond its share spilled meanwhile; after a restart
-	// what was not acknowledged comes again, in order.
+	// acknowledged, what goes beyond its share spilled meanwhile. A new owner
+	// gets what was not acknowledged, in order; one that was superseded and does
+	// not know it goes on with what it has, and its word counts for nothing.
 	type key [2]int
 	queues := map[key][]*bus.Record{}
-	var workers sync.WaitGroup
-	wctx, stop := context.WithCancel(ctx)
-	defer func() { stop(); workers.Wait() }()
-	renew := func() { wctx, stop = context.WithCancel(ctx) }
-	busy, spilling, held := map[key]*bus.Record{}, map[key]bool{}, map[key]bool{}
-	var pump func(k key)
-	work := func(k key, life context.Context, recs []*bus.Record, inWork *bus.Record, done func()) {
-		s := stage
-		workers.Go(func() {
+	type owner struct {
+		stage          *Stage
+		life           context.Context
+		end            context.CancelFunc
+		workers        sync.WaitGroup
+		mine           map[key][]*bus.Record // of the queues: what it has not finished
+		busy           map[key]*bus.Record
+		spilling, held map[key]bool
+	}
+	var present *owner
+	var pump func(o *owner, k key)
+	work := func(o *owner, k key, recs []*bus.Record, inWork *bus.Record, done func()) {
+		o.workers.Go(func() {
 			var err error
 			for _, rec := range recs {
-				switch l := s.lane(0); {
+				switch l := o.stage.lane(0); {
 				case l == nil:
 					err = errors.New("revoked")
 				case inWork != nil:
-					err = s.Spill(life, inWork, []*bus.Record{rec})[0]
+					err = o.stage.Spill(o.life, inWork, []*bus.Record{rec})[0]
 				default:
-					err = l.handle(life, rec)
+					err = l.handle(o.life, rec)
 				}
 				mu.Lock()
 				if err == nil {
-					queues[k] = slices.DeleteFunc(queues[k], func(r *bus.Record) bool { return r == rec })
+					o.mine[k] = slices.DeleteFunc(o.mine[k], func(r *bus.Record) bool { return r == rec })
+					if owned, _ := o.stage.Owns(ctx, Topic, 0); owned { // as the bus asks before it commits
+						queues[k] = slices.DeleteFunc(queues[k], func(r *bus.Record) bool { return r == rec })
+					}
 				}
 				mu.Unlock()
 				if err != nil {
@@ -346,38 +354,71 @@ func (h *history) run() error {
 			mu.Lock()
 			defer mu.Unlock()
 			done()
-			if err != nil && life.Err() == nil {
-				held[k] = true
+			if err != nil && o.life.Err() == nil {
+				o.held[k] = true
 				mu.Unlock()
 				t := time.NewTimer(100 * time.Millisecond)
 				select {
 				case <-t.C:
-				case <-life.Done():
+				case <-o.life.Done():
 					t.Stop()
 				}
 				mu.Lock()
-				held[k] = false
+				o.held[k] = false
 			}
-			pump(k)
+			pump(o, k)
 		})
 	}
-	pump = func(k key) { // mu is held
-		if spilling[k] || held[k] || wctx.Err() != nil {
+	pump = func(o *owner, k key) { // mu is held
+		if o.spilling[k] || o.held[k] || o.life.Err() != nil {
 			return
 		}
-		at := busy[k]
-		rest := slices.DeleteFunc(slices.Clone(queues[k]), func(r *bus.Record) bool { return r == at })
+		at := o.busy[k]
+		rest := slices.DeleteFunc(slices.Clone(o.mine[k]), func(r *bus.Record) bool { return r == at })
 		switch {
 		case at != nil && h.share > 0 && len(rest) > h.share:
-			spilling[k] = true
-			work(k, wctx, rest, at, func() { spilling[k] = false })
+			o.spilling[k] = true
+			work(o, k, rest, at, func() { o.spilling[k] = false })
 		case at == nil && len(rest) > 0:
-			busy[k] = rest[0]
-			work(k, wctx, rest[:1], nil, func() { busy[k] = nil })
-			pump(k)
+			o.busy[k] = rest[0]
+			work(o, k, rest[:1], nil, func() { o.busy[k] = nil })
+			pump(o, k)
 		}
 	}
+	own := func() error {
+		o := &owner{mine: map[key][]*bus.Record{}, busy: map[key]*bus.Record{}, spilling: map[key]bool{}, held: map[key]bool{}}
+		o.life, o.end = context.WithCancel(ctx)
+		o.stage = New(memLog{mem}, memLedger{mem}, plain{}, slog.New(slog.DiscardHandler), prometheus.NewRegistry(), time.Now)
+		o.stage.SetDestinations([]Destination{{ID: "d0", Kind: "test", Adapter: adapter, Policy: p}, {ID: "d1", Kind: "test", Adapter: adapter, Policy: p}})
+		if err := o.stage.Assigned(ctx, Topic, 0); err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		present = o
+		for k, list := range queues {
+			o.mine[k] = slices.Clone(list)
+			pump(o, k)
+		}
+		return nil
+	}
+	leave := func(o *owner) {
+		o.end()
+		o.workers.Wait()
+		o.stage.Revoked(Topic, 0)
+	}
+	arrive := func(k key, rec *bus.Record) { // mu is held
+		queues[k] = append(queues[k], rec)
+		present.mine[k] = append(present.mine[k], rec)
+		pump(present, k)
+	}
+	if err := own(); err != nil {
+		return err
+	}
+	defer func() { leave(present); synctest.Wait() }()
 
+	var late sync.WaitGroup // superseded owners
+	defer late.Wait()
 	written := int64(0)
 	offset := func() int64 { written++; return written - 1 }
 	var metas []submission.DeliveryMeta
@@ -399,23 +440,23 @@ func (h *history) run() error {
 		mem.mu.Unlock()
 		mu.Lock()
 		number[id.String()] = n
-		k := key{c, h.dests[n]}
-		queues[k] = append(queues[k], &bus.Record{Topic: Topic, Offset: offset(), Key: []byte(m.CaseID.String()), Value: []byte("<x/>"), Headers: m.Headers(submission.TypeDelivery)})
-		pump(k)
+		arrive(key{c, h.dests[n]}, &bus.Record{Topic: Topic, Offset: offset(), Key: []byte(m.CaseID.String()), Value: []byte("<x/>"), Headers: m.Headers(submission.TypeDelivery)})
 		mu.Unlock()
-		if slices.Contains(h.restarts, n) {
-			stop()
-			workers.Wait()
-			stage.Revoked(Topic, 0)
-			renew()
-			if err := begin(); err != nil {
+		before := present
+		switch {
+		case slices.Contains(h.restarts, n):
+			leave(before)
+			if err := own(); err != nil {
 				return err
 			}
-			mu.Lock()
-			for k := range queues {
-				pump(k)
+		case slices.Contains(h.takeovers, n):
+			if err := own(); err != nil {
+				return err
 			}
-			mu.Unlock()
+			late.Go(func() {
+				time.Sleep(time.Minute)
+				leave(before)
+			})
 		}
 	}
 
@@ -445,9 +486,7 @@ func (h *history) run() error {
 				dm.Redrives, dm.Reason, dm.DueAt = d.Redrives+1, "", time.Time{}
 				dm.Instruction = &submission.Instruction{Kind: submission.InstructRedrive, Operator: "anna", At: time.Now()}
 				mu.Lock()
-				k := key{h.cases[n], h.dests[n]}
-				queues[k] = append(queues[k], &bus.Record{Topic: Topic, Offset: offset(), Key: rec.Key, Value: rec.Value, Headers: dm.Headers(submission.TypeDelivery)})
-				pump(k)
+				arrive(key{h.cases[n], h.dests[n]}, &bus.Record{Topic: Topic, Offset: offset(), Key: rec.Key, Value: rec.Value, Headers: dm.Headers(submission.TypeDelivery)})
 				mu.Unlock()
 			case d.State != submission.Delivered:
 				open = true
@@ -465,6 +504,9 @@ func (h *history) run() error {
 			return fmt.Errorf("submission %d ends %s for %s after %d attempts", n, d.State, d.Reason, tries[n])
 		}
 	}
+	if twice >= 0 {
+		return fmt.Errorf("submission %d was attempted twice at once", twice)
+	}
 	if foreign != "" {
 		return fmt.Errorf("the token %s came with another delivery", foreign)
 	}
@@ -480,6 +522,13 @@ func (h *history) run() error {
 }
 
 func TestLaneKeepsOrderAndLosesNothing(t *testing.T) {
+	if os.Getenv("WEICHE_SOAK") != "" {
+		must(t, flag.Set("rapid.checks", "10000"))
+	}
+	if given := flag.Lookup("rapid.seed"); given.Value.String() == given.DefValue {
+		must(t, given.Value.Set(strconv.FormatInt(time.Now().UnixNano(), 10)))
+	}
+	t.Logf("-rapid.checks=%s -rapid.seed=%s", flag.Lookup("rapid.checks").Value, flag.Lookup("rapid.seed").Value)
 	rapid.Check(t, func(rt *rapid.T) {
 		count := rapid.IntRange(1, 12).Draw(rt, "submissions")
 		h := &history{outcomes: map[int][]byte{}, share: rapid.IntRange(0, 2).Draw(rt, "share")}
@@ -488,8 +537,11 @@ func TestLaneKeepsOrderAndLosesNothing(t *testing.T) {
 			h.dests = append(h.dests, rapid.IntRange(0, 1).Draw(rt, "destination"))
 			h.gaps = append(h.gaps, rapid.SampledFrom([]int{0, 0, 1, 7, 60}).Draw(rt, "gap"))
 			h.outcomes[n] = rapid.SliceOfN(rapid.SampledFrom([]byte("rrpdtsh")), 0, 5).Draw(rt, "outcomes")
-			if rapid.IntRange(0, 5).Draw(rt, "restart") == 0 {
+			switch rapid.IntRange(0, 11).Draw(rt, "restart") {
+			case 0, 1:
 				h.restarts = append(h.restarts, n)
+			case 2:
+				h.takeovers = append(h.takeovers, n)
 			}
 		}
 		h.troubles = rapid.SliceOfN(rapid.SampledFrom([]byte("\x00\x00\x00fd")), 0, 30).Draw(rt, "troubles")
