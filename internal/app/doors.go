@@ -93,6 +93,7 @@ func (a *App) startDoors(ctx context.Context) error {
 		Operators:    func() []config.Operator { return a.holders.Load().operators },
 		SenderHashes: a.senderHashes,
 		Authority:    func(land submission.Land, id string) bool { return a.authority(land, id).Key != "" },
+		Open:         payload{a.keeper, a.vault}.Held,
 		Reload:       a.Reload,
 		Logger:       a.logger, Now: a.now,
 	})

@@ -97,6 +97,24 @@ func (p payload) attachments(ctx context.Context, box *seal.Box, key *seal.DataK
 	return list, nil
 }
 
+// Held opens what is held for an operator: the submission, and the message where
+// one was made of it.
+func (p payload) Held(ctx context.Context, m submission.Meta, value []byte) (*submission.Envelope, []byte, error) {
+	box, key, err := p.box(ctx, m, value)
+	if err != nil {
+		return nil, nil, err
+	}
+	env, err := p.envelope(ctx, box, key)
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, ok := box.Section(sectionXML); !ok {
+		return env, nil, nil
+	}
+	xml, err := p.vault.Section(ctx, key, box, sectionXML)
+	return env, xml, err
+}
+
 // WithXML implements dispatch.Payload.
 func (p payload) WithXML(ctx context.Context, m submission.Meta, value, xml []byte) ([]byte, error) {
 	box, key, err := p.box(ctx, m, value)

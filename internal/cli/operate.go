@@ -22,7 +22,6 @@ import (
 
 	"weiche/internal/app"
 	"weiche/internal/console"
-	"weiche/internal/status"
 	"weiche/internal/submission"
 )
 
@@ -321,100 +320,6 @@ func (e *env) deed(cmd *cobra.Command, id, what string, in any) error {
 		fmt.Fprintf(e.out, "%s is %s %s%s\n", s.ID, map[bool]string{true: "still", false: "now"}[ops.late], s.State, because(s.Reason, s.Detail))
 	}
 	return nil
-}
-
-func (e *env) dlq() *cobra.Command {
-	cmd := &cobra.Command{Use: "dlq", Short: "Dead letters and unassigned submissions: list, show, redrive, close"}
-	var state, land, service, destination, reason string
-	var limit int
-	list := &cobra.Command{
-		Use:   "list",
-		Short: "List what is dead (or unassigned, or was refused on an intake topic), the oldest first",
-		Args:  noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			path, ok := map[string]string{"dead": "dead-letters", "unassigned": "unassigned", "refused": "refusals"}[state]
-			if !ok {
-				return usageError{fmt.Errorf("--state is dead, unassigned or refused")}
-			}
-			if land != "" && land != string(submission.LandNone) {
-				if _, err := submission.ParseLand(land); err != nil {
-					return usageError{fmt.Errorf("--land: %w", err)}
-				}
-			}
-			if service != "" {
-				if _, err := submission.ParseService(service); err != nil {
-					return usageError{fmt.Errorf("--service: %w", err)}
-				}
-			}
-			if limit < 1 || limit > 500 {
-				return usageError{errors.New("--limit is a number from 1 to 500")}
-			}
-			q := url.Values{}
-			for k, v := range map[string]string{"land": land, "service": service, "destination": destination, "reason": reason} {
-				if v != "" {
-					q.Set(k, v)
-				}
-			}
-			q.Set("limit", fmt.Sprint(limit))
-			ops, err := e.operations()
-			if err != nil {
-				return err
-			}
-			var page console.Page[status.Letter]
-			if err := ops.call(cmd.Context(), "GET", path+"?"+q.Encode(), nil, &page); err != nil {
-				return err
-			}
-			if e.printed(page) {
-				return nil
-			}
-			if len(page.Items) == 0 {
-				fmt.Fprintln(e.out, "nothing")
-				return nil
-			}
-			e.table("SINCE\tSUBMISSION\tLAND\tSERVICE\tDESTINATION\tREASON\tATTEMPTS\tREDRIVES\tDETAIL", func(w io.Writer) {
-				for _, l := range page.Items {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", second(l.At), l.Submission, l.Land, l.Service,
-						dash(l.Destination), l.Reason, l.Attempts, l.Redrives, l.Detail)
-				}
-			})
-			if page.Next != "" {
-				fmt.Fprintln(e.out, "… and more; narrow it by --land, --service, --destination or --reason, or raise --limit")
-			}
-			return nil
-		},
-	}
-	f := list.Flags()
-	f.StringVar(&state, "state", "dead", "dead, unassigned or refused")
-	f.StringVar(&land, "land", "", "two digits")
-	f.StringVar(&service, "service", "", "LeiKa key")
-	f.StringVar(&destination, "destination", "", "destination, as it stands in router destinations")
-	f.StringVar(&reason, "reason", "", "reason")
-	f.IntVar(&limit, "limit", 100, "at most so many, up to 500")
-
-	show := e.trace()
-	show.Use, show.Short = "show ID", "The story of one, as `router trace` tells it"
-
-	var force bool
-	redrive := &cobra.Command{
-		Use: "redrive ID", Short: "Send it on its way again", Args: args(1, "the submission's id"),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			return e.deed(cmd, a[0], "redrive", map[string]any{"force": force})
-		},
-	}
-	redrive.Flags().BoolVar(&force, "force", false, "although it was redriven twice already")
-	var why string
-	closeCmd := &cobra.Command{
-		Use: "close ID --reason TEXT", Short: "End it as rejected", Args: args(1, "the submission's id"),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			if strings.TrimSpace(why) == "" {
-				return usageError{fmt.Errorf("--reason is missing; it stands in the account, so name no person in it")}
-			}
-			return e.deed(cmd, a[0], "close", map[string]any{"reason": why})
-		},
-	}
-	closeCmd.Flags().StringVar(&why, "reason", "", "why (stands in the account; name no person)")
-	cmd.AddCommand(list, show, redrive, closeCmd)
-	return cmd
 }
 
 func dash(s string) string {

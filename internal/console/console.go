@@ -4,7 +4,8 @@
 // It writes no state. An operator's order is a record appended to the topic of
 // the stage that owns the submission, so that the owner of the partition carries
 // it out in line and remains the only writer; the console waits until the
-// projection shows the effect. It shows no payload and logs none.
+// projection shows the effect. It logs no payload, and shows it only to who has
+// the right, naming them in the log.
 package console
 
 import (
@@ -84,6 +85,9 @@ type Options struct {
 	// Authority says whether a Land's configuration names an authority; nil: the
 	// dispatch stage says it.
 	Authority func(land submission.Land, id string) bool
+	// Open opens what a held record carries: the submission, and the message where
+	// one was made. Nil: no payload is shown.
+	Open func(ctx context.Context, m submission.Meta, value []byte) (*submission.Envelope, []byte, error)
 	// Reload reads the configuration again; its error lists what was refused. Nil:
 	// the operation is refused.
 	Reload func() error
@@ -134,6 +138,9 @@ var routes = []route{
 	{"POST", "submissions/{id}/redrive", config.RightOperate, false, (*API).redrive},
 	{"POST", "submissions/{id}/close", config.RightOperate, false, (*API).close},
 	{"POST", "submissions/{id}/assign", config.RightOperate, false, (*API).assign},
+	{"GET", "submissions/{id}/payload", config.RightPayload, false, (*API).payload},
+	{"GET", "dead-letters/groups", config.RightView, false, (*API).deadGroups},
+	{"GET", "unassigned/groups", config.RightView, false, (*API).unassignedGroups},
 	{"GET", "dead-letters", config.RightView, false, (*API).deadLetters},
 	{"GET", "unassigned", config.RightView, false, (*API).unassigned},
 	{"GET", "refusals", config.RightView, false, (*API).refusals},

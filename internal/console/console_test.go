@@ -8,8 +8,10 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -139,6 +141,9 @@ func newWorld(t *testing.T, wait time.Duration) *world {
 				return []string{hash(portal + ref)}
 			}
 			return []string{hash("service-bw" + ref), hash("amt24" + ref)}
+		},
+		Open: func(_ context.Context, m submission.Meta, value []byte) (*submission.Envelope, []byte, error) {
+			return &submission.Envelope{Region: string(m.Region), Data: json.RawMessage(`{"canary":1}`)}, value, nil
 		},
 		Authority: func(_ submission.Land, id string) bool { return id != "nowhere" },
 		Logger:    slog.New(slog.NewTextHandler(w.logged, nil)),
@@ -435,6 +440,97 @@ func TestOrders(t *testing.T) {
 	}
 	if a := w.ask(all, "GET", "account", "").body; a["accepted"] != 3.0 || a["addsUp"] != true {
 		t.Errorf("the account is %v", a)
+	}
+}
+
+// Dead letters are counted by what they have in common, within the asker's
+// Länder, and every page of the counts comes.
+func TestGroups(t *testing.T) {
+	w := newWorld(t, time.Second)
+	for _, key := range []string{"a", "b", "c"} {
+		w.dead(key, "08")
+	}
+	w.dead("d", "14")
+	w.unassigned("e", "14")
+	counts := func(token, path string) map[string]float64 {
+		t.Helper()
+		out := map[string]float64{}
+		for after := ""; ; {
+			got := w.ask(token, "GET", path+"&limit=1&after="+after, "")
+			if got.code != 200 {
+				t.Fatalf("%s: %d %s", path, got.code, got.raw)
+			}
+			for _, i := range got.body["items"].([]any) {
+				g := i.(map[string]any)
+				out[g["key"].(string)] += g["count"].(float64)
+			}
+			next, _ := got.body["next"].(string)
+			if next == "" {
+				return out
+			}
+			after = url.QueryEscape(next)
+		}
+	}
+	for path, want := range map[string]map[string]float64{
+		"dead-letters/groups?by=cause":                   {"refused": 4},
+		"dead-letters/groups?by=destination":             {"bb": 4},
+		"dead-letters/groups?by=service&land=08":         {"99050012104000": 3},
+		"dead-letters/groups?by=land":                    {"08": 3, "14": 1},
+		"dead-letters/groups?by=age":                     {"under 1h": 4},
+		"dead-letters/groups?by=land&older=1h":           {},
+		"dead-letters/groups?by=cause&reason=gave-up":    {},
+		"unassigned/groups?by=cause":                     {"no-authority": 1},
+		"unassigned/groups?by=destination":               {"": 1},
+		"unassigned/groups?by=destination&destination=x": {},
+	} {
+		if got := counts("token-all", path); !maps.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", path, got, want)
+		}
+	}
+	if got := counts("token-bw", "dead-letters/groups?by=land"); !maps.Equal(got, map[string]float64{"08": 3}) {
+		t.Errorf("an operator of one Land counts %v", got)
+	}
+	for _, path := range []string{"dead-letters/groups", "dead-letters/groups?by=id", "dead-letters?older=x"} {
+		if got := w.ask("token-all", "GET", path, ""); got.code != 400 {
+			t.Errorf("%s: %d", path, got.code)
+		}
+	}
+}
+
+// Payload is shown to who has the right, of what is held, and the log says who
+// looked without saying at what.
+func TestPayload(t *testing.T) {
+	w := newWorld(t, time.Second)
+	held, dead, other := w.unassigned("held", "08"), w.dead("dead", "08"), w.dead("other", "14")
+	path := func(m submission.Meta) string { return "submissions/" + m.ID.String() + "/payload" }
+	if got := w.ask("token-view", "GET", path(dead), ""); got.code != 403 {
+		t.Errorf("without the right: %d", got.code)
+	}
+	if got := w.ask("token-bw", "GET", path(other), ""); got.code != 404 {
+		t.Errorf("of another Land: %d", got.code)
+	}
+	if strings.Contains(w.logged.String(), "audit=payload") {
+		t.Error("a look that was refused is logged as one")
+	}
+	got := w.ask("token-bw", "GET", path(held), "")
+	if got.code != 200 || !strings.Contains(got.raw, `"canary":1`) || len(got.body["messages"].([]any)) != 0 {
+		t.Errorf("unassigned: %d %s", got.code, got.raw)
+	}
+	got = w.ask("token-bw", "GET", path(dead), "")
+	if got.code != 200 || !strings.Contains(got.raw, `"xml":"sealed"`) || !strings.Contains(got.raw, `"destination":"bb"`) {
+		t.Errorf("dead: %d %s", got.code, got.raw)
+	}
+	log := w.logged.String()
+	if !strings.Contains(log, "audit=payload operator=frau-berg submission="+dead.ID.String()) || !strings.Contains(log, " at=") {
+		t.Errorf("the log does not say who looked and when:\n%s", log)
+	}
+	if strings.Contains(log, "canary") || strings.Contains(log, "sealed") {
+		t.Error("payload stands in the log")
+	}
+	m := w.meta("in flight", "08")
+	w.must(w.ledger.Append(w.ctx, w.partition(m), accepted(m), decided(m, "bb")))
+	if got := w.ask("token-all", "GET", path(m), ""); got.code != 409 {
+		t.Errorf("in flight: %d", got.code)
 	}
 }
 

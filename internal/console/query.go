@@ -80,7 +80,7 @@ func (a *API) story(c *call, id uuid.UUID, code int) (int, any, error) {
 }
 
 // filter reads a list's parameters.
-func (c *call) filter() (status.Filter, error) {
+func (c *call) filter(now time.Time) (status.Filter, error) {
 	q := c.URL.Query()
 	f := status.Filter{Lands: c.lands(), Portal: q.Get("portal"), Destination: q.Get("destination"), Reason: q.Get("reason"), After: q.Get("after")}
 	var err error
@@ -111,6 +111,13 @@ func (c *call) filter() (status.Filter, error) {
 			return f, invalid("case is a UUID.")
 		}
 	}
+	if v := q.Get("older"); v != "" {
+		age, err := time.ParseDuration(v)
+		if err != nil || age < 0 {
+			return f, invalid("older is a duration such as 24h.")
+		}
+		f.Before = now.Add(-age)
+	}
 	if v := q.Get("limit"); v != "" {
 		if f.Limit, err = strconv.Atoi(v); err != nil || f.Limit < 1 || f.Limit > status.MaxLimit {
 			return f, invalid("limit is a number from 1 to " + strconv.Itoa(status.MaxLimit) + ".")
@@ -120,7 +127,7 @@ func (c *call) filter() (status.Filter, error) {
 }
 
 func (a *API) submissions(c *call) (int, any, error) {
-	f, err := c.filter()
+	f, err := c.filter(a.Now())
 	if err != nil {
 		return 0, nil, err
 	}
@@ -134,7 +141,7 @@ func (a *API) submissions(c *call) (int, any, error) {
 }
 
 func (a *API) deadLetters(c *call) (int, any, error) {
-	f, err := c.filter()
+	f, err := c.filter(a.Now())
 	if err != nil {
 		return 0, nil, err
 	}
@@ -142,15 +149,31 @@ func (a *API) deadLetters(c *call) (int, any, error) {
 }
 
 func (a *API) unassigned(c *call) (int, any, error) {
-	f, err := c.filter()
+	f, err := c.filter(a.Now())
 	if err != nil {
 		return 0, nil, err
 	}
 	return page(a.Store.UnassignedList(c.Context(), f))
 }
 
+func (a *API) deadGroups(c *call) (int, any, error) { return a.groups(c, submission.Dead) }
+
+func (a *API) unassignedGroups(c *call) (int, any, error) { return a.groups(c, submission.Unassigned) }
+
+func (a *API) groups(c *call, state submission.State) (int, any, error) {
+	f, err := c.filter(a.Now())
+	if err != nil {
+		return 0, nil, err
+	}
+	by := status.By(c.URL.Query().Get("by"))
+	if !by.Known() {
+		return 0, nil, invalid("by is one of cause, destination, service, land, age.")
+	}
+	return page(a.Store.Groups(c.Context(), state, by, f, a.Now()))
+}
+
 func (a *API) refusals(c *call) (int, any, error) {
-	f, err := c.filter()
+	f, err := c.filter(a.Now())
 	if err != nil {
 		return 0, nil, err
 	}

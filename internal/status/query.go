@@ -37,8 +37,9 @@ type Filter struct {
 	Reason      string
 	SenderHash  []string // any of these; nil: every submission
 	CaseID      uuid.UUID
-	Limit       int    // DefaultLimit where 0, at most MaxLimit
-	After       string // cursor of the list before
+	Before      time.Time // of letters: in their state since before; zero: whenever
+	Limit       int       // DefaultLimit where 0, at most MaxLimit
+	After       string    // cursor of the list before
 }
 
 // StoredEvent is one event of a submission with its place in the log.
@@ -288,35 +289,44 @@ func (s *Store) UnassignedList(ctx context.Context, f Filter) (list []Letter, ne
 	return s.letters(ctx, submission.Unassigned, f)
 }
 
-func (s *Store) letters(ctx context.Context, state submission.State, f Filter) (list []Letter, next string, err error) {
-	common := func(w *where) {
+// union selects what is in a state: what dispatch holds with the columns own,
+// deliveries with the columns one. It is "" where the filter leaves nothing.
+func (f Filter) union(state submission.State, own, one string) (q string, args []any) {
+	common := func(w *where, at string) {
 		w.lands("s.land", f.Lands)
 		w.equal("s.land", string(f.Land))
 		w.equal("s.service", string(f.Service))
 		w.equal("s.portal", f.Portal)
+		if !f.Before.IsZero() {
+			w.add(at+" < ?", millis(f.Before))
+		}
 	}
-	var q string
-	var args []any
 	if f.Destination == "" {
 		var w where
 		// The constant, so that the partial index serves.
 		w.add("s.own IN ('dead', 'unassigned') AND s.own = ?", string(state))
-		common(&w)
+		common(&w, "s.updated_at")
 		w.equal("s.reason", f.Reason)
-		q, args = "SELECT s.n AS n, s.body AS body, s.updated_at AS at, s.id AS key, FALSE AS one FROM {}submissions s"+w.String(), w.args
+		q, args = "SELECT "+own+" FROM {}submissions s"+w.String(), w.args
 	}
 	if state == submission.Dead {
 		var w where
 		w.add("d.state = 'dead'")
-		common(&w)
+		common(&w, "d.updated_at")
 		w.equal("d.reason", f.Reason)
 		w.equal("d.destination", f.Destination)
 		if q != "" {
 			q += " UNION ALL "
 		}
-		q += "SELECT s.n AS n, s.body AS body, d.updated_at AS at, d.id AS key, TRUE AS one FROM {}deliveries d JOIN {}submissions s ON s.n = d.submission" + w.String()
+		q += "SELECT " + one + " FROM {}deliveries d JOIN {}submissions s ON s.n = d.submission" + w.String()
 		args = append(args, w.args...)
 	}
+	return q, args
+}
+
+func (s *Store) letters(ctx context.Context, state submission.State, f Filter) (list []Letter, next string, err error) {
+	q, args := f.union(state, "s.n AS n, s.body AS body, s.updated_at AS at, s.id AS key, FALSE AS one",
+		"s.n AS n, s.body AS body, d.updated_at AS at, d.id AS key, TRUE AS one")
 	if q == "" {
 		return nil, "", nil
 	}
