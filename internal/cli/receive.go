@@ -24,7 +24,8 @@ delivery id, stores XML and attachments, and prints one line for each message.
 It can be told to answer with errors, slowly, or not at all.
 
 The secret file is made where it is missing; the destination's secret_file has to
-name the same secret.`,
+name the same secret. Or it holds the public keys that ` + "`router webhook-keys`" + `
+shows for the destination's.`,
 		Example: `  router receive --listen 127.0.0.1:8090 --secret-file data/secrets/receiver.key
   router receive --listen 127.0.0.1:8090 --answer 503x3,204`,
 		Args: noArgs,
@@ -56,7 +57,7 @@ name the same secret.`,
 	f := cmd.Flags()
 	f.StringVar(&listen, "listen", "127.0.0.1:8090", "address, port 0 for any")
 	f.StringVar(&dir, "dir", "", "where messages are stored (default: <data>/received)")
-	f.StringVar(&secret, "secret-file", "", "signing secrets, one a line; made where it is missing (default: <data>/secrets/receiver.key)")
+	f.StringVar(&secret, "secret-file", "", "signing secrets or public keys, one a line; made where it is missing (default: <data>/secrets/receiver.key)")
 	f.StringVar(&answer, "answer", "", "status codes in turn, as 503x3,204 (default: 204 always)")
 	f.DurationVar(&delay, "delay", 0, "time between storing and answering")
 	f.BoolVar(&hang, "hang", false, "take requests and never answer")

@@ -15,8 +15,6 @@ package receiver
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -46,7 +44,7 @@ const stopTime = 5 * time.Second
 type Options struct {
 	Listen     string // host:port; port 0 chooses a free one
 	Dir        string // made where it is missing
-	SecretFile string // signing secrets, one a line; made with one secret where it is missing
+	SecretFile string // signing secrets or public keys, one a line; made with one secret where it is missing
 	// Standards check messages whose Weiche-Format is installed; nil checks only
 	// that the XML is well-formed and harmless.
 	Standards *transform.Standards
@@ -134,9 +132,7 @@ func makeSecret(path string) error {
 	if err != nil {
 		return err
 	}
-	key := make([]byte, 32)
-	_, _ = rand.Read(key) // never fails
-	_, err = fmt.Fprintf(f, "whsec_%s\n", base64.StdEncoding.EncodeToString(key))
+	_, err = fmt.Fprintln(f, webhook.NewSharedSecret())
 	return errors.Join(err, f.Sync(), f.Close())
 }
 

@@ -19,6 +19,7 @@ import (
 
 	"weiche/internal/adapters"
 	"weiche/internal/adapters/adaptertest"
+	webhook "weiche/internal/adapters/http"
 	"weiche/internal/config"
 	"weiche/internal/fault"
 	"weiche/internal/receiver"
@@ -78,15 +79,21 @@ func start(t *testing.T, dir string, o receiver.Options) *running {
 	case err := <-failed:
 		t.Fatal(err)
 	}
-	s, err := config.ParseSettings("d.yaml", "url: http://"+r.addr+"/bauamt\nsecret_file: "+o.SecretFile+"\nallow_networks: [loopback]")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.adapter, err = adapters.New("08-bauamt", config.Destination{Adapter: "http", Settings: s}, adapters.Deps{DataDir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
+	r.point(o.SecretFile)
 	return r
+}
+
+// point makes an adapter that signs with the secrets of a file.
+func (r *running) point(secrets string) {
+	r.t.Helper()
+	s, err := config.ParseSettings("d.yaml", "url: http://"+r.addr+"/bauamt\nsecret_file: "+secrets+"\nallow_networks: [loopback]")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.adapter, err = adapters.New("08-bauamt", config.Destination{Adapter: "http", Settings: s}, adapters.Deps{DataDir: filepath.Dir(r.dir)})
+	if err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 func (r *running) deliver(d *submission.Delivery) *fault.Error {
@@ -269,6 +276,58 @@ func TestOnce(t *testing.T) {
 	case <-r.ended:
 	case <-time.After(20 * time.Second):
 		t.Error("it did not end after its message")
+	}
+}
+
+// From a shared secret to an ed25519 key while both run: the receiver ends with a
+// public key alone, and with it forges nothing.
+func TestRotatesToPublicKey(t *testing.T) {
+	dir := t.TempDir()
+	r := start(t, dir, receiver.Options{})
+	theirs := filepath.Join(dir, "keys", "secret")
+	shared, err := os.ReadFile(theirs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours := filepath.Join(dir, "ours")
+	write := func(path, text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	private := webhook.NewPrivateKey() + "\n"
+	write(ours, private)
+	public, err := webhook.PublicKeys(ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.point(ours)
+	taken := 0
+	for _, c := range []struct {
+		name, ours, theirs string
+		taken              bool
+	}{
+		{"shared", string(shared), string(shared), true},
+		{"the router signs with both", string(shared) + private, string(shared), true},
+		{"the receiver knows both", string(shared) + private, string(shared) + public[0].Text + "\n", true},
+		{"the public key alone", private, public[0].Text, true},
+		{"the old secret", string(shared), public[0].Text, false},
+		{"another key", webhook.NewPrivateKey(), public[0].Text, false},
+		{"the key itself, beside the router", private, private, true},
+	} {
+		write(ours, c.ours)
+		write(theirs, c.theirs)
+		f := r.deliver(adaptertest.NewDelivery([]byte("a")))
+		if c.taken && f != nil || !c.taken && (f == nil || f.Reason != fault.ReasonUnauthorized) {
+			t.Errorf("%s: %v", c.name, f)
+		}
+		if c.taken {
+			taken++
+		}
+	}
+	if xml, _ := r.stored(); len(xml) != taken {
+		t.Errorf("%d messages are stored, %d were signed", len(xml), taken)
 	}
 }
 

@@ -3,6 +3,7 @@ package http
 import (
 	"bytes"
 	"crypto/ed25519"
+	"crypto/rand"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -159,10 +160,23 @@ func newPublicKey(b []byte) (publicKey, error) {
 	return publicKey{text: b, point: p}, nil
 }
 
+// NewPrivateKey makes a line with a fresh ed25519 key, NewSharedSecret one with a
+// fresh HMAC secret.
+func NewPrivateKey() string { return prefixPrivate + fresh() }
+
+// NewSharedSecret is described at NewPrivateKey.
+func NewSharedSecret() string { return prefixShared + fresh() }
+
+func fresh() string {
+	b := make([]byte, 32)
+	_, _ = rand.Read(b) // never fails
+	return base64.StdEncoding.EncodeToString(b)
+}
+
 // PublicKey is what a receiver may know of one secret.
 type PublicKey struct {
-	Line int    // in the file, from 1
-	Text string // "whpk_" and base64; "" for a secret that both ends share
+	Line int    `json:"line"`                 // in the file, from 1
+	Text string `json:"public_key,omitempty"` // "whpk_" and base64; "" for a secret that both ends share
 }
 
 // PublicKeys lists what receivers may know of a secret file. The error never
