@@ -74,7 +74,8 @@ type Delivery struct {
 	Destination  string
 	Format       Format
 	Authority    Authority
-	Attempt      int // 1-based
+	AcceptedAt   time.Time // of the submission
+	Attempt      int       // 1-based
 	Test         bool
 	Traceparent  string // W3C Trace Context
 	XML          []byte

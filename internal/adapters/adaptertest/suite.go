@@ -98,6 +98,7 @@ func NewDelivery(attachments ...[]byte) *submission.Delivery {
 		ID: uuid.NewString(), SubmissionID: uuid.NewString(), CaseID: uuid.NewString(), Portal: "service-bw", Land: "08",
 		Service: "99012008001000", Destination: "08-bauamt", Format: submission.Format{Standard: "xbau", Version: "2.6", Message: "baugenehmigung.antrag.0200"},
 		Authority: submission.Authority{ID: "bauamt", Key: "bab:08115003", Name: Canary, Region: "081150003003"}, Attempt: 1,
+		AcceptedAt:  time.Date(2026, 11, 22, 20, 15, 30, 0, time.UTC),
 		Traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
 		XML:         []byte(`<?xml version="1.0" encoding="UTF-8"?><antrag><name>` + Canary + `</name></antrag>`),
 	}
