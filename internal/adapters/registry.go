@@ -6,6 +6,7 @@ import (
 	"weiche/internal/adapters/file"
 	"weiche/internal/adapters/http"
 	"weiche/internal/adapters/kafka"
+	"weiche/internal/adapters/smtp"
 	"weiche/internal/config"
 )
 
@@ -14,6 +15,7 @@ func Kinds() []Kind {
 	return []Kind{
 		kafka.Kind(),
 		http.Kind(),
+		smtp.Kind(),
 		file.Kind(),
 	}
 }

@@ -115,9 +115,9 @@ func (b *Body) WriteTo(ctx context.Context, w io.Writer) error {
 	}
 	for i, a := range b.d.Attachments {
 		h := b.header(PartAttachment, SafeName(a.Filename, i), MediaType(a.MIMEType))
-		h.Set("Content-Id", "<"+token(a.ID)+">")
+		h.Set("Content-Id", "<"+Token(a.ID)+">")
 		if a.Purpose != "" {
-			h.Set("Weiche-Purpose", token(a.Purpose))
+			h.Set("Weiche-Purpose", Token(a.Purpose))
 		}
 		if sum, err := hex.DecodeString(a.SHA512); err == nil && len(sum) == 64 {
 			h.Set("Content-Digest", "sha-512=:"+base64.StdEncoding.EncodeToString(sum)+":")
@@ -279,8 +279,8 @@ func cut(s string, n int) string {
 	return s[:n]
 }
 
-// token keeps letters, digits and a few harmless signs, at most 128 of them.
-func token(s string) string {
+// Token keeps letters, digits and a few harmless signs, at most 128 of them.
+func Token(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if r < 0x80 && (unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("-_.@", r)) {
 			return r
