@@ -89,7 +89,11 @@ type chaos struct {
 	accepted map[string]bool // submissions
 	refused  atomic.Int64    // posts that were not answered 202
 	strikes  []string        // what happened, in order; a knock's life is its index
+	struck   []time.Time     // when
 }
+
+// longStop is the fault that separates an append from its answer by seconds.
+const longStop = "a router was stopped for longer than its session"
 
 type failure struct {
 	name   string
@@ -107,7 +111,7 @@ var impatient = []kafkatest.Option{
 
 func newChaos(t *testing.T, rnd *rand.Rand) *chaos {
 	t.Helper()
-	c := &chaos{t: t, rnd: rnd, fv: startFachverfahren(t), accepted: map[string]bool{}, strikes: []string{"at peace"}}
+	c := &chaos{t: t, rnd: rnd, fv: startFachverfahren(t), accepted: map[string]bool{}, strikes: []string{"at peace"}, struck: []time.Time{time.Now()}}
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
 	through := func(addr string) string {
 		p := toxiproxy.NewProxy(server, addr, "127.0.0.1:0", addr)
@@ -156,7 +160,7 @@ func newChaos(t *testing.T, rnd *rand.Rand) *chaos {
 		{"connections were reset", func() { c.poison(3*time.Second, "downstream", "reset_peer", `{"timeout": 50}`) }},
 		{"the active controller was killed", func() { n := c.controller(); n.Kill(); c.settle(5 * time.Second); n.Restart() }},
 		{"answers of the brokers were lost", func() { c.poison(4*time.Second, "downstream", "timeout", `{"timeout": 0}`) }},
-		{"a router was stopped for longer than its session", func() {
+		{longStop, func() {
 			r := c.routers[c.rnd.IntN(2)]
 			_ = r.cmd.Process.Signal(syscall.SIGSTOP)
 			c.settle(14 * time.Second)
@@ -179,7 +183,7 @@ var fileDestination = regexp.MustCompile(`adapter: file\n    settings: \{directo
 func (c *chaos) strike(f failure) {
 	began := time.Now()
 	c.mu.Lock()
-	c.strikes = append(c.strikes, f.name)
+	c.strikes, c.struck = append(c.strikes, f.name), append(c.struck, began)
 	n := len(c.strikes) - 1
 	c.mu.Unlock()
 	c.fv.Life(n)
@@ -424,6 +428,10 @@ func (c *chaos) explain() {
 				reason = "told, and not known"
 			case k.host != teller(list, first):
 				reason = "a late former owner"
+			case c.strikes[k.life] == longStop && first.Sub(c.struck[k.life]).Abs() < 2*time.Second:
+				// It stood still between telling and hearing that it was told: when it
+				// went on, the time for the answer was over.
+				reason = "told, and frozen before the answer came"
 			default:
 				t.Errorf("%s was taken again by %s at %s (%s), told at %v; all that came: %+v", id, k.host, k.at, c.strikes[k.life], told[id], list)
 				continue
