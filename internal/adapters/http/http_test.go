@@ -7,6 +7,7 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
@@ -99,7 +100,9 @@ func (f *fachverfahren) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	m := adaptertest.Received{ID: r.Header.Get("webhook-id"), Beside: map[string]string{}}
 	for k, v := range r.Header {
-		m.Beside[k] = strings.Join(v, "\n")
+		if k != "Authorization" { // the token's own place
+			m.Beside[k] = strings.Join(v, "\n")
+		}
 	}
 	mediaType, params, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if mediaType == "application/xml" {
@@ -157,6 +160,11 @@ func (f *fachverfahren) received() []adaptertest.Received {
 }
 
 func TestConformance(t *testing.T) {
+	t.Run("plain", func(t *testing.T) { conform(t, false) })
+	t.Run("HTTP/2 with client certificate and tokens", func(t *testing.T) { conform(t, true) })
+}
+
+func conform(t *testing.T, whole bool) {
 	adaptertest.Suite{
 		Repeats: true,
 		Open: func(t *testing.T, c adaptertest.Condition, deps spec.Deps) adaptertest.Door {
@@ -165,57 +173,81 @@ func TestConformance(t *testing.T) {
 			writeSecret(t, file, secret)
 			fv := &fachverfahren{t: t, secret: secret}
 			door := adaptertest.Door{Received: fv.received, Secrets: []string{secret, strings.TrimPrefix(secret, "whsec_")}}
-			handler := http.Handler(fv)
-			begun := make(chan struct{}, 10)
 			end := make(chan struct{})
-			status := map[adaptertest.Condition]int{adaptertest.RefusesForGood: 422, adaptertest.RefusesForNow: 503, adaptertest.AtFault: 403}[c]
-			switch {
-			case status != 0:
-				handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					body, _ := io.ReadAll(r.Body)
-					w.WriteHeader(status)
-					_, _ = w.Write(body) // an answer that quotes everything
-				})
-			case c == adaptertest.Slow:
-				door.Begun = begun
-				handler = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-					begun <- struct{}{}
-					select {
-					case <-r.Context().Done():
-					case <-end:
-					}
-				})
-			case c == adaptertest.CutsOff:
-				handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					_, _ = io.CopyN(io.Discard, r.Body, 100)
-					conn, _, err := http.NewResponseController(w).Hijack()
-					if err == nil {
-						_ = conn.Close()
-					}
-				})
-			case c == adaptertest.RotatesSecret:
-				door.Rotate = func() {
-					fv.mu.Lock()
-					defer fv.mu.Unlock()
-					// Both stand in the file while the receiver knows one only, and
-					// it goes from one kind to the other and back.
-					old := fv.secret
-					if fv.secret = newSecret(); strings.HasPrefix(old, "whsec_") {
-						fv.secret = strings.Replace(fv.secret, "whsec_", "whsk_", 1)
-					}
-					writeSecret(t, file, old, "# from today", fv.secret)
+			handler := conditioned(c, fv, &door, end)
+			rotateSigning := func() {
+				fv.mu.Lock()
+				defer fv.mu.Unlock()
+				// Both stand in the file while the receiver knows one only, and
+				// it goes from one kind to the other and back.
+				old := fv.secret
+				if fv.secret = newSecret(); strings.HasPrefix(old, "whsec_") {
+					fv.secret = strings.Replace(fv.secret, "whsec_", "whsk_", 1)
 				}
+				writeSecret(t, file, old, "# from today", fv.secret)
 			}
-			srv := httptest.NewServer(handler)
-			t.Cleanup(func() { close(end); srv.Close() })
-			settings := "url: %s/xoev\nsecret_file: secret\nallow_networks: [loopback]\n"
+			door.Rotate = rotateSigning
+			settings := "secret_file: secret\nallow_networks: [loopback]\n"
 			if c == adaptertest.Idle {
 				settings += "idle_timeout: 200ms\n"
 			}
-			door.Adapter = open(t, deps, settings, srv.URL)
+			if !whole {
+				srv := httptest.NewServer(handler)
+				t.Cleanup(func() { close(end); srv.Close() })
+				door.Adapter = open(t, deps, "url: %s/xoev\n%s", srv.URL, settings)
+				return door
+			}
+			idp, ca := newIssuer(t, "Geheimwort"), newAuthority(t)
+			pool := x509.NewCertPool()
+			pool.AddCert(ca.cert)
+			srv, _ := counted(t, idp.guard(handler), true, &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool})
+			t.Cleanup(func() { close(end) })
+			path := func(name string) string { return filepath.Join(deps.SecretsDir, name) }
+			writeSecret(t, path("ca"), pemOf(srv))
+			writeSecret(t, path("idp"), pemOf(idp.Server))
+			writeSecret(t, path("client"), idp.secret)
+			writeSecret(t, path("cert"), ca.client("weiche", time.Now().Add(time.Hour)))
+			door.Secrets = append(door.Secrets, "Geheimwort", "of-this-issuer")
+			door.Rotate = func() {
+				rotateSigning()
+				idp.revoke()
+				idp.set(func() { idp.secret += "!" })
+				writeSecret(t, path("client"), idp.secret)
+				writeSecret(t, path("cert"), ca.client("weiche", time.Now().Add(time.Hour)))
+			}
+			door.Adapter = open(t, deps, "url: %s/xoev\n%sca_file: ca\ncert_file: cert\nkey_file: cert\ntoken_url: %s/token\ntoken_ca_file: idp\nclient_id: weiche\nclient_secret_file: client\n", srv.URL, settings, idp.URL)
 			return door
 		},
 	}.Run(t)
+}
+
+// conditioned is a receiver in one condition.
+func conditioned(c adaptertest.Condition, well http.Handler, door *adaptertest.Door, end <-chan struct{}) http.Handler {
+	status := map[adaptertest.Condition]int{adaptertest.RefusesForGood: 422, adaptertest.RefusesForNow: 503, adaptertest.AtFault: 403}[c]
+	switch {
+	case status != 0:
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			w.WriteHeader(status)
+			_, _ = w.Write(body) // an answer that quotes everything
+		})
+	case c == adaptertest.Slow:
+		begun := make(chan struct{}, 10)
+		door.Begun = begun
+		return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			begun <- struct{}{}
+			select {
+			case <-r.Context().Done():
+			case <-end:
+			}
+		})
+	case c == adaptertest.CutsOff:
+		return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.CopyN(io.Discard, r.Body, 100)
+			panic(http.ErrAbortHandler)
+		})
+	}
+	return well
 }
 
 // Each status, and what it counts as: the table of the package comment.
@@ -331,6 +363,8 @@ func TestNoAnswer(t *testing.T) {
 		{"private address", "url: " + secure.URL, fault.Destination, fault.ReasonMisconfigured},
 		{"private address behind a name", "url: https://localhost:" + port(secure.URL), fault.Destination, fault.ReasonMisconfigured},
 		{"mapped address", "url: 'https://[::ffff:127.0.0.1]:" + port(secure.URL) + "'", fault.Destination, fault.ReasonMisconfigured},
+		{"plain text to a public address", "url: http://[3ffe::1]/\nallow_networks: [loopback]", fault.Destination, fault.ReasonMisconfigured},
+		{"plain text to another network", "url: " + plain.URL + "\nallow_networks: [private]", fault.Destination, fault.ReasonMisconfigured},
 		{"no HTTP", "url: http://" + garbage + "\nallow_networks: [loopback]", fault.Retryable, fault.ReasonInterrupted},
 		{"hangs up", "url: http://" + hangsUp + "\nallow_networks: [loopback]", fault.Retryable, fault.ReasonInterrupted},
 		{"endless headers", "url: http://" + endless + "\nallow_networks: [loopback]", fault.Retryable, fault.ReasonInterrupted},
