@@ -2,8 +2,6 @@ package http
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -102,31 +100,11 @@ func classify(ctx context.Context, err error) *fault.Error {
 	if f := dial.Fault(err); f != nil {
 		return f
 	}
-	if tlsFault(err) {
+	if dial.TLSFault(err) {
 		return fault.Wrap(err, fault.Destination, fault.ReasonCertificate, "the TLS handshake failed: certificate, trust or version")
 	}
 	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
 		return fault.Wrap(err, fault.Retryable, fault.ReasonTimeout, "no answer in time")
 	}
 	return fault.Wrap(err, fault.Retryable, fault.ReasonInterrupted, "the transfer broke off before an answer came")
-}
-
-func tlsFault(err error) bool {
-	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return true
-	}
-	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
-		return true
-	}
-	if _, ok := errors.AsType[tls.AlertError](err); ok {
-		return true
-	}
-	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return true
-	}
-	// What the other side's TLS says to us is an unexported type within OpError.
-	if op, ok := errors.AsType[*net.OpError](err); ok && (op.Op == "remote error" || op.Op == "local error") {
-		return true
-	}
-	return false
 }
