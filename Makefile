@@ -73,8 +73,8 @@ fuzz: ## A minute for each fuzz target
 .PHONY: deps
 deps:
 	@missing=""; \
-	for c in xmllint:libxml2-utils promtool:prometheus java:openjdk-17-jre-headless mvn:maven gcc:gcc python3:python3 openssl:openssl exim4:exim4-daemon-light; do \
-	  PATH="$$PATH:/usr/sbin" command -v $${c%%:*} >/dev/null 2>&1 || missing="$$missing $${c##*:}"; \
+	for c in xmllint:libxml2-utils promtool:prometheus java:openjdk-17-jre-headless mvn:maven gcc:gcc python3:python3 openssl:openssl exim4:exim4-daemon-heavy saslpasswd2:sasl2-bin+libsasl2-modules; do \
+	  PATH="$$PATH:/usr/sbin" command -v $${c%%:*} >/dev/null 2>&1 || missing="$$missing $$(echo $${c##*:} | tr + " ")"; \
 	done; \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \

@@ -39,6 +39,7 @@ type eximOption func(*eximSettings)
 type eximSettings struct {
 	cert  func(*kafkatest.Authority) kafkatest.Certificate
 	lines string
+	scram bool
 }
 
 // certificate replaces the server's own.
@@ -50,6 +51,9 @@ func certificate(make func(*kafkatest.Authority) kafkatest.Certificate) eximOpti
 func setting(line string) eximOption {
 	return func(s *eximSettings) { s.lines += line + "\n" }
 }
+
+// scram lets the server offer SCRAM too, by Cyrus SASL with a password database.
+func scram(s *eximSettings) { s.scram = true }
 
 func need(t *testing.T, names ...string) string {
 	t.Helper()
@@ -99,7 +103,11 @@ func startExim(t *testing.T, options ...eximOption) *exim {
 	if uid == 0 {
 		uid, gid = mailUser(t)
 	}
-	x.write("conf", x.config(uid, gid)+s.lines+x.rest())
+	conf := x.config(uid, gid) + s.lines + x.rest()
+	if s.scram {
+		conf += x.scram(binary)
+	}
+	x.write("conf", conf)
 	must(t, os.Mkdir(filepath.Join(dir, "box"), 0o700))
 	must(t, os.Mkdir(filepath.Join(dir, "spool"), 0o700))
 	must(t, filepath.Walk(dir, func(p string, _ os.FileInfo, err error) error {
@@ -110,6 +118,37 @@ func startExim(t *testing.T, options ...eximOption) *exim {
 	}))
 	x.start(uid, gid)
 	return x
+}
+
+const scramAuthenticators = `SCRAM256:
+  driver = cyrus_sasl
+  public_name = SCRAM-SHA-256
+  server_hostname = mail.test
+  server_realm = mail.test
+  server_set_id = $auth1
+SCRAM1:
+  driver = cyrus_sasl
+  public_name = SCRAM-SHA-1
+  server_hostname = mail.test
+  server_realm = mail.test
+  server_set_id = $auth1
+`
+
+// scram makes the password database and returns the authenticators.
+func (x *exim) scram(binary string) string {
+	tool := need(x.t, "saslpasswd2", "/usr/sbin/saslpasswd2")
+	if about, err := exec.Command(binary, "-bV").CombinedOutput(); err != nil || !strings.Contains(string(about), "cyrus_sasl") {
+		need(x.t, "exim4-daemon-heavy") // which is no program: it skips or fails
+	}
+	must(x.t, os.Mkdir(filepath.Join(x.dir, "sasl"), 0o755)) //nolint:gosec // the server's user reads it
+	x.write("sasl/exim.conf", "pwcheck_method: auxprop\nauxprop_plugin: sasldb\nsasldb_path: "+x.dir+"/sasldb\nmech_list: SCRAM-SHA-256 SCRAM-SHA-1\n")
+	cmd := exec.Command(tool, "-p", "-c", "-f", filepath.Join(x.dir, "sasldb"), "-u", "mail.test", "router")
+	cmd.Stdin = strings.NewReader(eximPassword)
+	said, err := cmd.CombinedOutput()
+	if err != nil {
+		x.t.Fatalf("saslpasswd2: %v %s", err, said)
+	}
+	return scramAuthenticators
 }
 
 func mailUser(t *testing.T) (uid, gid int) {
@@ -135,6 +174,7 @@ func (x *exim) start(uid, gid int) {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)} //nolint:gosec // of the system's own list
 	}
 	cmd.Dir = x.dir
+	cmd.Env = append(os.Environ(), "SASL_CONF_PATH="+filepath.Join(x.dir, "sasl"))
 	var said strings.Builder
 	cmd.Stdout, cmd.Stderr = &said, &said
 	must(t, cmd.Start())
@@ -184,7 +224,7 @@ smtp_accept_max = 200
 smtp_accept_queue = 200
 smtp_accept_queue_per_connection = 0
 dsn_advertise_hosts = *
-keep_environment =
+keep_environment = SASL_CONF_PATH
 add_environment =
 timezone = UTC
 `, x.dir, x.port, x.implicit, uid, gid)

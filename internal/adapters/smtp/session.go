@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net"
 	"net/textproto"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -158,50 +157,6 @@ func (s *session) message(ctx context.Context, e entity) error {
 	}
 	s.at = stepMessage
 	return w.Close()
-}
-
-// The ways of logging in, the best first.
-const (
-	loginAuto    = "auto"
-	loginPlain   = "plain"
-	loginLogin   = "login"
-	loginXOAuth2 = "xoauth2"
-)
-
-var logins = []string{loginAuto, loginPlain, loginLogin, loginXOAuth2}
-
-func (s *session) login(context.Context) error {
-	s.at = stepLogin
-	if s.a.username == "" {
-		return nil
-	}
-	password, err := readPassword(s.a.passwordFile)
-	if err != nil {
-		return fault.Wrap(err, fault.Destination, fault.ReasonMisconfigured, "password_file is missing or does not hold one password")
-	}
-	_, offered := s.c.Extension("AUTH")
-	offers := func(mechanism string) bool {
-		return slices.Contains(strings.Fields(strings.ToUpper(offered)), mechanism)
-	}
-	plain := s.a.tls == tlsNone // allowed by name, see check
-	switch way := s.a.login; {
-	case (way == loginPlain || way == loginAuto) && offers("PLAIN"):
-		return s.c.Auth(mail.PlainAuth("", s.a.username, password, s.a.host, plain))
-	case (way == loginLogin || way == loginAuto) && offers("LOGIN"):
-		return s.c.Auth(mail.LoginAuth(s.a.username, password, s.a.host, plain))
-	case way == loginXOAuth2 && offers("XOAUTH2"):
-		return s.c.Auth(mail.XOAuth2Auth(s.a.username, password))
-	}
-	return fault.New(fault.Destination, fault.ReasonUnauthorized, "the server offers no login that the settings allow")
-}
-
-func readPassword(path string) (string, error) {
-	b, err := readFile(path)
-	p := strings.TrimRight(string(b), "\r\n")
-	if err != nil || p == "" || strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return "", errors.New("holds no password")
-	}
-	return p, nil
 }
 
 func (a *Adapter) authorities() (*x509.CertPool, error) {

@@ -97,7 +97,7 @@ a mailbox may see it twice.
 			{Name: "hello", Type: spec.Text, Example: "weiche.land.example", Doc: "Name in `EHLO`; the domain of `from` where empty."},
 			{Name: "username", Type: spec.Text, Doc: "Name to log in with; without it the router does not log in."},
 			{Name: "password_file", Type: spec.Path, Doc: "File with the password, or with the access token for `xoauth2`; read again for every message."},
-			{Name: "login", Type: spec.Text, Default: loginAuto, Doc: "`auto` (PLAIN, else LOGIN), `plain`, `login` or `xoauth2`."},
+			{Name: "login", Type: spec.Text, Default: loginAuto, Doc: "`auto` takes the first that the server offers of `scram-sha-256`, `scram-sha-1`, `plain` and `login`; each, and `xoauth2`, can be named."},
 			{Name: "from", Type: spec.Text, Required: true, Example: "weiche@land.example", Doc: "The sender, an address without a name. Its domain is part of the Message-ID: a change makes repeats look new but for `Weiche-Delivery-Id`."},
 			{Name: "to", Type: spec.List, Required: true, Example: "[bauamt@stadt.example]", Doc: "The recipients, addresses without names, at most 100. They see each other."},
 			{Name: "bounces_to", Type: spec.Text, Doc: "Where bounces go (the envelope's sender); `from` where empty."},
@@ -146,8 +146,8 @@ func check(v spec.Values) []spec.Complaint {
 	if _, ok := ports[v.Text("tls")]; !ok {
 		complain("tls", "one of starttls, implicit, none is expected")
 	}
-	if !slices.Contains(logins, v.Text("login")) {
-		complain("login", "one of %s is expected", strings.Join(logins, ", "))
+	if !slices.Contains(logins(), v.Text("login")) {
+		complain("login", "one of %s is expected", strings.Join(logins(), ", "))
 	}
 	for _, f := range []string{"from", "bounces_to"} {
 		if a := v.Text(f); !isAddress(a) && (f == "from" || a != "") {

@@ -1,8 +1,10 @@
 package smtp_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
@@ -366,6 +368,63 @@ func TestConnection(t *testing.T) {
 	}
 	if got := len(x.files()) + len(expired.files()); got != 9 {
 		t.Errorf("%d mails lie in the mailboxes, 9 were expected: 8 went in well, one to two recipients", got)
+	}
+}
+
+// SCRAM against Cyrus SASL, and with a server that is not the right one.
+func TestSCRAM(t *testing.T) {
+	x := startExim(t, scram)
+	deps := spec.Deps{DataDir: t.TempDir()}
+	secret(t, deps, eximPassword)
+	for _, way := range []string{"auto", "scram-sha-256", "scram-sha-1"} {
+		must(t, open(t, deps, "%slogin: %s\n", x.base(), way).Deliver(t.Context(), adaptertest.NewDelivery()))
+	}
+	log, err := os.ReadFile(filepath.Join(x.dir, "log-main"))
+	must(t, err)
+	if a, b := strings.Count(string(log), "A=SCRAM256:router"), strings.Count(string(log), "A=SCRAM1:router"); a != 2 || b != 1 {
+		t.Errorf("%d logins by SCRAM-SHA-256 and %d by SCRAM-SHA-1 were made, 2 and 1 were expected", a, b)
+	}
+	secret(t, deps, "falsch")
+	mustFault(t, "wrong password", open(t, deps, "%s", x.base()).Deliver(t.Context(), adaptertest.NewDelivery()), fault.Destination, fault.ReasonUnauthorized)
+
+	for name, challenge := range map[string]string{
+		"endless work": "r=%s1,s=QSXCR+Q6sek8bf92,i=2147483647", "no work": "r=%s1,s=QSXCR+Q6sek8bf92,i=0",
+		"another's nonce": "r=x,s=QSXCR+Q6sek8bf92,i=4096", "forged proof": "r=%s1,s=QSXCR+Q6sek8bf92,i=4096",
+	} {
+		port := raw(t, func(c net.Conn) { forgedSCRAM(c, challenge) })
+		a := open(t, deps, "host: 127.0.0.1\nport: %d\ntls: none\nallow_networks: [loopback]\nfrom: w@land.test\nto: [b@bauamt.test]\nusername: router\npassword_file: password\n", port)
+		mustFault(t, name, a.Deliver(t.Context(), adaptertest.NewDelivery()), fault.Destination, fault.ReasonUnauthorized)
+	}
+}
+
+// forgedSCRAM speaks SMTP as far as the login and does not know the password.
+func forgedSCRAM(c net.Conn, challenge string) {
+	say := func(line string) { _, _ = io.WriteString(c, line+"\r\n") }
+	in := bufio.NewScanner(c)
+	say("220 falsch.test ESMTP")
+	for n := 0; in.Scan(); {
+		line := in.Text()
+		if strings.HasPrefix(line, "EHLO") {
+			say("250-falsch.test\r\n250 AUTH SCRAM-SHA-256")
+			continue
+		}
+		plain, _ := base64.StdEncoding.DecodeString(line)
+		_, nonce, _ := strings.Cut(string(plain), ",r=")
+		switch n++; {
+		case n == 1:
+			say("334 ")
+		case n == 2 && strings.Contains(challenge, "%s"):
+			say("334 " + base64.StdEncoding.EncodeToString([]byte(fmt.Sprintf(challenge, nonce))))
+		case n == 2:
+			say("334 " + base64.StdEncoding.EncodeToString([]byte(challenge)))
+		case line == "*":
+			say("501 cancelled")
+		case line == "QUIT":
+			say("221 bye")
+			return
+		default:
+			say("334 " + base64.StdEncoding.EncodeToString([]byte("v=Zm9yZ2Vk")))
+		}
 	}
 }
 
