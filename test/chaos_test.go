@@ -75,7 +75,7 @@ func TestFaultsOfAClusterUnderLoad(t *testing.T) {
 	c.quorumLost()
 }
 
-// chaos is the cluster, its proxies, the two routers and the load.
+// chaos is the cluster, its proxies, the three routers and the load.
 type chaos struct {
 	t       *testing.T
 	rnd     *rand.Rand
@@ -85,7 +85,7 @@ type chaos struct {
 	faults  []failure
 
 	mu       sync.RWMutex // held for writing while a router is exchanged
-	routers  [2]*router
+	routers  [3]*router
 	accepted map[string]bool // submissions
 	refused  atomic.Int64    // posts that were not answered 202
 	strikes  []string        // what happened, in order; a knock's life is its index
@@ -129,7 +129,7 @@ func newChaos(t *testing.T, rnd *rand.Rand) *chaos {
 	}
 	env := append([]string{"WEICHE_KAFKA_BROKERS=" + strings.Join(brokers, ","),
 		"WEICHE_SEAL_DIR=" + filepath.Join(t.TempDir(), "keys"), "WEICHE_BLOBS_DIR=" + filepath.Join(t.TempDir(), "blobs")}, quickRetries...)
-	for i, host := range []string{"127.0.0.1", "localhost"} {
+	for i, host := range []string{"127.0.0.1", "localhost", "LOCALHOST"} {
 		r := newRouter(t, env...)
 		r.useFachverfahren(c.fv, false)
 		addr := strings.TrimPrefix(c.fv.URL, "http://127.0.0.1")
@@ -141,11 +141,13 @@ func newChaos(t *testing.T, rnd *rand.Rand) *chaos {
 		c.routers[i] = r
 	}
 	c.routers[0].Start()
-	if err := os.MkdirAll(c.routers[1].Data, 0o700); err != nil {
-		t.Fatal(err)
+	for _, r := range c.routers[1:] {
+		if err := os.MkdirAll(r.Data, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		copyFile(t, filepath.Join(c.routers[0].Data, "example-keys.json"), filepath.Join(r.Data, "example-keys.json"))
+		r.Start()
 	}
-	copyFile(t, filepath.Join(c.routers[0].Data, "example-keys.json"), filepath.Join(c.routers[1].Data, "example-keys.json"))
-	c.routers[1].Start()
 	c.faults = []failure{
 		{"the leader of a partition was killed", func() { n := c.leader("weiche.submissions"); n.Kill(); c.settle(5 * time.Second); n.Restart() }},
 		{"connections broke in the middle of a batch", func() {
@@ -161,23 +163,32 @@ func newChaos(t *testing.T, rnd *rand.Rand) *chaos {
 		{"the active controller was killed", func() { n := c.controller(); n.Kill(); c.settle(5 * time.Second); n.Restart() }},
 		{"answers of the brokers were lost", func() { c.poison(4*time.Second, "downstream", "timeout", `{"timeout": 0}`) }},
 		{longStop, func() {
-			r := c.routers[c.rnd.IntN(2)]
+			r := c.routers[c.rnd.IntN(len(c.routers))]
 			_ = r.cmd.Process.Signal(syscall.SIGSTOP)
 			c.settle(14 * time.Second)
 			_ = r.cmd.Process.Signal(syscall.SIGCONT)
 		}},
 		{"a router was killed", func() {
-			i := c.rnd.IntN(2)
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			c.routers[i].Kill()
-			c.routers[i].Start()
+			c.exchange(c.routers[c.rnd.IntN(len(c.routers))], (*router).Kill)
+		}},
+		{"the routers were rolled", func() {
+			for _, r := range c.routers {
+				c.exchange(r, (*router).Stop)
+			}
 		}},
 	}
 	return c
 }
 
 var fileDestination = regexp.MustCompile(`adapter: file\n    settings: \{directory: outbox/([a-z-]+)\}`)
+
+// exchange ends a router and starts it again. Nobody posts to it meanwhile.
+func (c *chaos) exchange(r *router, end func(*router)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	end(r)
+	r.Start()
+}
 
 // strike lets something fail, and counts what comes from now on to it.
 func (c *chaos) strike(f failure) {
@@ -323,7 +334,7 @@ func (c *chaos) post(portal, key, id string, body []byte) bool {
 func (c *chaos) either(n int) *router {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	r := c.routers[n%2]
+	r := c.routers[n%len(c.routers)]
 	return &router{t: r.t, Data: r.Data, Config: r.Config, Env: r.Env, Public: r.Public, Ops: r.Ops, Kafka: r.Kafka, Keys: r.Keys}
 }
 

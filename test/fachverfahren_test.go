@@ -23,7 +23,8 @@ import (
 // every knock at its door, in order, whatever it answered.
 type fachverfahren struct {
 	*httptest.Server
-	secret string // file
+	secret string                  // file
+	guard  func(*http.Request) int // asked before a knock counts; nil, or below 300: welcome
 	open   atomic.Int64
 
 	mu     sync.Mutex
@@ -73,6 +74,12 @@ func startFachverfahren(t *testing.T) *fachverfahren {
 
 // ServeHTTP implements http.Handler.
 func (f *fachverfahren) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if f.guard != nil {
+		if status := f.guard(r); status >= 300 {
+			w.WriteHeader(status)
+			return
+		}
+	}
 	host, _, _ := strings.Cut(r.Host, ":")
 	k := knock{host: host, door: r.URL.Path, delivery: r.Header.Get("webhook-id"), submission: r.Header.Get("Weiche-Submission-Id")}
 	f.knocked(&k)

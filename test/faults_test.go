@@ -7,8 +7,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -94,6 +96,83 @@ func TestReceiverDown(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A receiver's credential is changed before the router's: nothing is dead, the
+// destination pauses, and everything arrives by itself once the file has the new
+// one, in order and at the first attempt.
+func TestCredentialChanged(t *testing.T) {
+	fv := startFachverfahren(t)
+	var want atomic.Pointer[string]
+	ask := func(token string) { want.Store(&token) }
+	var refusals atomic.Int64
+	fv.guard = func(r *http.Request) int {
+		if r.Header.Get("Authorization") != "Bearer "+*want.Load() {
+			refusals.Add(1)
+			return http.StatusUnauthorized
+		}
+		return http.StatusNoContent
+	}
+	r := newRouter(t)
+	r.useFachverfahren(fv, false)
+	r.editConfig("lands", func(_, text string) string {
+		return strings.ReplaceAll(text, fv.URL+doorGewerbe+"\n", fv.URL+doorGewerbe+"\n      token_file: secrets/bearer\n")
+	})
+	file := filepath.Join(r.Data, "secrets", "bearer")
+	rotate := func(token string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask("first-token-7f3a")
+	rotate("first-token-7f3a")
+	r.Start()
+	caseID := uuid.NewString()
+	post := func(i int) string {
+		t.Helper()
+		return r.MustPost("service-bw", fmt.Sprintf("credential-%d", i), example(t, "gewerbeanmeldung", "minimal",
+			map[string]any{"region": "081150045045", "caseId": caseID})).accepted(t).SubmissionID
+	}
+	delivered := func(id string) {
+		t.Helper()
+		eventually(t, 20*time.Second, func() (bool, string) { s := r.State("service-bw", id); return s == "delivered", s })
+	}
+	delivered(post(0))
+
+	ask("second-token-7f3a")
+	var waiting []string
+	for i := range 5 {
+		waiting = append(waiting, post(i+1))
+	}
+	eventually(t, 20*time.Second, func() (bool, string) { return refusals.Load() >= 3, fmt.Sprint(refusals.Load()) })
+	if out := r.MustCLI("destinations"); !strings.Contains(out, "paused: unauthorized") {
+		t.Errorf("the destination is not shown as paused:\n%s", out)
+	}
+	if out := r.MustCLI("dlq", "list"); !strings.Contains(out, "nothing") {
+		t.Errorf("dead letters:\n%s", out)
+	}
+	rotate("second-token-7f3a")
+	for _, id := range waiting {
+		delivered(id)
+	}
+	var order []string
+	for _, k := range fv.Knocks() {
+		if k.status < 300 {
+			order = append(order, k.submission)
+		}
+	}
+	if !slices.Equal(order[1:], waiting) {
+		t.Errorf("arrived as %v, accepted as %v", order[1:], waiting)
+	}
+	for _, id := range waiting {
+		if out := r.MustCLI("trace", id); strings.Contains(out, "attempt 2") {
+			t.Errorf("the refused credential burnt an attempt:\n%s", out)
+		}
+	}
+	if strings.Contains(r.Log(), "token-7f3a") {
+		t.Error("a token stands in the log")
 	}
 }
 

@@ -424,22 +424,10 @@ func (h *history) run() error {
 	var metas []submission.DeliveryMeta
 	for n, c := range h.cases {
 		time.Sleep(time.Duration(h.gaps[n]) * time.Second)
-		id := submission.NewID("p", fmt.Sprint(n))
-		dest := fmt.Sprintf("d%d", h.dests[n])
-		m := submission.DeliveryMeta{Meta: submission.Meta{ID: id, CaseID: submission.NewCaseID(uuid.UUID{byte(c)}), Portal: "p", Land: "08", Service: "99050012104000",
-			Region: "08", AcceptedAt: time.Now().UTC(), SHA512: "ab", Revision: 1, Append: uuid.New()},
-			DeliveryID: submission.NewDeliveryID(id, dest, 1), Destination: dest, Adapter: "test", Format: format, Decision: uuid.New(), Order: int64(n + 1)}
+		m := decidedIn(mem, fmt.Sprint(n), fmt.Sprint("case ", c), fmt.Sprintf("d%d", h.dests[n]), int64(n+1))
 		metas = append(metas, m)
-		ev := submission.Event{Stage: submission.StageDispatch, Submission: id, CaseID: m.CaseID, Portal: "p", Land: "08", Service: m.Service, Revision: 1, At: time.Now()}
-		accepted, decided := ev, ev
-		accepted.ID, accepted.Type, accepted.Accepted = uuid.New(), submission.EventAccepted, &submission.Acceptance{AcceptedAt: m.AcceptedAt, Append: m.Append}
-		decided.ID, decided.Type = m.Decision, submission.EventDecided
-		decided.Decision = &submission.Decision{Deliveries: []submission.PlannedDelivery{{ID: m.DeliveryID, Destination: dest, Adapter: "test", Format: format}}}
-		mem.mu.Lock()
-		mem.events = append(mem.events, accepted, decided)
-		mem.mu.Unlock()
 		mu.Lock()
-		number[id.String()] = n
+		number[m.ID.String()] = n
 		arrive(key{c, h.dests[n]}, &bus.Record{Topic: Topic, Offset: offset(), Key: []byte(m.CaseID.String()), Value: []byte("<x/>"), Headers: m.Headers(submission.TypeDelivery)})
 		mu.Unlock()
 		before := present
@@ -570,20 +558,11 @@ func TestGiveUpClockStandsStill(t *testing.T) {
 			must(t, stage.Assigned(t.Context(), Topic, 0))
 		}
 		begin()
-		id := submission.NewID("p", "a")
-		m := submission.DeliveryMeta{Meta: submission.Meta{ID: id, CaseID: submission.NewCaseID(id), Portal: "p", Land: "08", Service: "99050012104000",
-			Region: "08", AcceptedAt: began.UTC(), SHA512: "ab", Revision: 1, Append: uuid.New()},
-			DeliveryID: submission.NewDeliveryID(id, "d", 1), Destination: "d", Adapter: "test", Format: format, Decision: uuid.New(), Order: 1}
-		ev := submission.Event{ID: uuid.New(), Type: submission.EventAccepted, Stage: submission.StageDispatch, Submission: id, CaseID: m.CaseID, Portal: "p", Land: "08",
-			Service: m.Service, Revision: 1, At: began, Accepted: &submission.Acceptance{AcceptedAt: m.AcceptedAt, Append: m.Append}}
-		decided := ev
-		decided.ID, decided.Type, decided.Accepted = m.Decision, submission.EventDecided, nil
-		decided.Decision = &submission.Decision{Deliveries: []submission.PlannedDelivery{{ID: m.DeliveryID, Destination: "d", Adapter: "test", Format: format}}}
-		mem.events = append(mem.events, ev, decided)
+		m := decidedIn(mem, "a", "a case", "d", 1)
 		must(t, stage.lane(0).handle(t.Context(), &bus.Record{Topic: Topic, Key: []byte(m.CaseID.String()), Value: []byte("<x/>"), Headers: m.Headers(submission.TypeDelivery)}))
 
 		state := func() *submission.DeliveryAccount {
-			a, err := memLedger{mem}.Account(t.Context(), id)
+			a, err := memLedger{mem}.Account(t.Context(), m.ID)
 			must(t, err)
 			return a.Delivery(m.DeliveryID)
 		}
