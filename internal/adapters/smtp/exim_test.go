@@ -253,6 +253,11 @@ func (x *exim) rest() string {
 	}
 	return names.String() + `begin acl
 ` + lists.String() + `begin routers
+later:
+  driver = redirect
+  local_parts = spaeter
+  allow_fail
+  data = :fail: the mailbox is gone
 box:
   driver = accept
   transport = box

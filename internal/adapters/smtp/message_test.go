@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"mime"
 	"net/mail"
 	"strings"
 	"testing"
@@ -82,6 +83,21 @@ func TestLeafType(t *testing.T) {
 			t.Errorf("%q became %q", from, got)
 		}
 	}
+}
+
+// Whatever a portal calls a file, the parameter says it and nothing else.
+func FuzzFilename(f *testing.F) {
+	for _, s := range []string{"Bauplan.pdf", "utf-8''%41.pdf", "Größe.pdf", `"; x="`, "a\r\nb", "", "\xff", strings.Repeat("ß", 300)} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		name := wire.SafeName(s, 0)
+		line := filename(name)
+		_, params, err := mime.ParseMediaType("attachment; " + line)
+		if err != nil || len(params) != 1 || params["filename"] != name || len(line) > 900 || clean(line) != line {
+			t.Errorf("%q became %q: %v, %v", name, line, params, err)
+		}
+	})
 }
 
 // A source that ends early, or is cancelled, never looks like a whole mail.

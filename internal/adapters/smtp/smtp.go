@@ -68,7 +68,7 @@ a person has to watch; the router does not read mail. The server is asked for bo
 another adapter, or let the Fachverfahren answer.
 
 All recipients have to be taken: where the server refuses one, nothing is sent to the others either, and the message
-waits. After an unknown answer (connection lost after the last byte) the mail is sent again under the same Message-ID, so
+waits. Without ` + "`encrypt_to_file`" + ` every server on the mail's way can read it. After an unknown answer (connection lost after the last byte) the mail is sent again under the same Message-ID, so
 a mailbox may see it twice.
 
 | answer | counts as |

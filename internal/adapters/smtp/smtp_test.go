@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -327,6 +329,7 @@ func TestConnection(t *testing.T) {
 		{"no such host", set(x.base(), "host", "gibt-es-nicht.invalid"), fault.Destination, fault.ReasonUnreachable},
 		{"an address not allowed", set(x.base(), "allow_networks", "[private]"), fault.Destination, fault.ReasonMisconfigured},
 		{"an address not allowed, by name", set(set(x.base(), "host", "localhost"), "allow_networks", ""), fault.Destination, fault.ReasonMisconfigured},
+		{"plain text to another network", set(set(set(x.base(), "tls", "none"), "ca_file", ""), "allow_networks", "[private]"), fault.Destination, fault.ReasonMisconfigured},
 		{"another authority", set(x.base(), "ca_file", other.File), fault.Destination, fault.ReasonCertificate},
 		{"another authority, implicit", set(implicit, "ca_file", other.File), fault.Destination, fault.ReasonCertificate},
 		{"the system's authorities", set(x.base(), "ca_file", ""), fault.Destination, fault.ReasonCertificate},
@@ -368,6 +371,63 @@ func TestConnection(t *testing.T) {
 	}
 	if got := len(x.files()) + len(expired.files()); got != 9 {
 		t.Errorf("%d mails lie in the mailboxes, 9 were expected: 8 went in well, one to two recipients", got)
+	}
+}
+
+// What somebody on the way says before TLS does not count within it.
+func TestInjectedBeforeTLS(t *testing.T) {
+	ca := kafkatest.NewAuthority(t)
+	conf := &tls.Config{Certificates: []tls.Certificate{ca.Issue("mail.test", time.Now().Add(time.Hour)).Pair(t)}, MinVersion: tls.VersionTLS12}
+	var mu sync.Mutex
+	var within []string
+	port := raw(t, func(c net.Conn) {
+		in := bufio.NewScanner(c)
+		_, _ = io.WriteString(c, "220 mail.test ESMTP\r\n")
+		for in.Scan() && in.Text() != "STARTTLS" {
+			_, _ = io.WriteString(c, "250-mail.test\r\n250 STARTTLS\r\n")
+		}
+		_, _ = io.WriteString(c, "220 go on\r\n250-mail.test\r\n250 AUTH PLAIN\r\n")
+		secure := tls.Server(c, conf)
+		for in = bufio.NewScanner(secure); in.Scan(); {
+			mu.Lock()
+			within = append(within, in.Text())
+			mu.Unlock()
+			_, _ = io.WriteString(secure, "250 mail.test\r\n")
+		}
+	})
+	deps := spec.Deps{DataDir: t.TempDir()}
+	secret(t, deps, eximPassword)
+	a := open(t, deps, "host: 127.0.0.1\nport: %d\nca_file: %s\nallow_networks: [loopback]\nfrom: w@land.test\nto: [b@bauamt.test]\nusername: router\npassword_file: password\n", port, ca.File)
+	mustFault(t, "injected", a.Deliver(t.Context(), adaptertest.NewDelivery()), fault.Destination, fault.ReasonUnauthorized)
+	mu.Lock()
+	defer mu.Unlock()
+	if len(within) == 0 || slices.ContainsFunc(within, func(l string) bool { return strings.HasPrefix(l, "AUTH") }) {
+		t.Errorf("within TLS the router said %q", within)
+	}
+}
+
+// A 250 is not the mailbox: what fails later comes back to bounces_to, with the
+// head and the delivery id and without the message.
+func TestBounce(t *testing.T) {
+	x := startExim(t)
+	deps := spec.Deps{DataDir: t.TempDir()}
+	secret(t, deps, eximPassword)
+	d := adaptertest.NewDelivery([]byte("Anlage"))
+	settings := strings.Replace(x.base(), "bauamt@", "spaeter@", 1) + "bounces_to: rueck@land.test\n"
+	must(t, open(t, deps, "%s", settings).Deliver(t.Context(), d))
+	x.wait("a bounce lies in the mailbox", func() bool { return len(x.files()) > 0 })
+	files := x.files()
+	raw, err := os.ReadFile(files[0])
+	must(t, err)
+	m := x.mails()[0]
+	if len(files) != 1 || m.header("To") != "rueck@land.test" || m.header("Return-path") != "<>" {
+		t.Errorf("%d mails came, the first to %s", len(files), m.header("To"))
+	}
+	if !bytes.Contains(raw, []byte("Message-ID: <"+d.ID+"@land.test>")) || !bytes.Contains(raw, []byte("Original-Envelope-ID: "+d.ID)) {
+		t.Errorf("the bounce does not name the delivery:\n%s", raw)
+	}
+	if bytes.Contains(raw, []byte("Content-Disposition: attachment")) || bytes.Contains(raw, []byte(base64.StdEncoding.EncodeToString(d.XML)[:60])) {
+		t.Error("the bounce carries the message")
 	}
 }
 
