@@ -25,6 +25,9 @@ import (
 // Nimbus OAuth 2.0 SDK): what it understands and answers is not what this
 // package's own issuer was made for.
 func TestForeignTokenEndpoint(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a Java process")
+	}
 	idp := startIDP(t)
 	var token atomic.Value
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
