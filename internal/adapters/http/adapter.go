@@ -155,16 +155,15 @@ var headerOf = map[string]string{
 	"land": "Weiche-Land", "portal": "Weiche-Portal", "authoritykey": "Weiche-Authority-Key", "test": "Weiche-Test",
 }
 
-// exchange is post, and again where a kept connection broke: a receiver may close
-// one at any time, and that costs no attempt. The repeat has the same id.
+// exchange is post, and once again where a kept connection broke: a receiver may
+// close one at any time, and that costs no attempt. The repeat has the same id.
 func (a *Adapter) exchange(ctx context.Context, trip *http.Transport, m *message, token string) (answer, *fault.Error) {
-	for again := 0; ; again++ {
-		resp, kept, f := a.post(ctx, trip, m, token)
-		if f == nil || !kept || f.Reason != fault.ReasonInterrupted || again == 2 {
-			return resp, f
-		}
+	resp, kept, f := a.post(ctx, trip, m, token)
+	if f != nil && kept && f.Reason == fault.ReasonInterrupted {
 		trip.CloseIdleConnections() // the others are as old
+		resp, _, f = a.post(ctx, trip, m, token)
 	}
+	return resp, f
 }
 
 // post sends the message once and takes the answer; kept says that the connection

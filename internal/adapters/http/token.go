@@ -199,7 +199,9 @@ func refusedToken(ctx context.Context, err, broken error) *fault.Error {
 	}
 	switch code := refused.Response.StatusCode; {
 	case code >= 500 || code == http.StatusTooManyRequests || code == http.StatusRequestTimeout:
-		return at(fault.ReasonUnavailable, "answers %d", code)
+		f := at(fault.ReasonUnavailable, "answers %d", code)
+		f.RetryAfter = answered(refused.Response, time.Now()).retryAfter
+		return f
 	case code >= 300 && code < 400:
 		return at(fault.ReasonRedirected, "redirects, which is not followed, with %d", code)
 	case code == http.StatusNotFound || code == http.StatusMethodNotAllowed || code == http.StatusGone:

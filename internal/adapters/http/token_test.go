@@ -374,6 +374,16 @@ func TestTokenEndpointOutOfReach(t *testing.T) {
 			t.Errorf("%s: %v", c.name, f)
 		}
 	}
+	// Its Retry-After is when the destination is asked again.
+	i.set(func() {
+		i.answer = func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", "90")
+			w.WriteHeader(http.StatusTooManyRequests)
+		}
+	})
+	if f := fault.Of(open(t, deps, "%s", settings).Deliver(t.Context(), adaptertest.NewDelivery())); f == nil || f.RetryAfter != 90*time.Second {
+		t.Errorf("the endpoint's Retry-After: %v", f)
+	}
 	// Slow: an attempt's own end is no fault of the endpoint's, and is not shared.
 	release := make(chan struct{})
 	i.set(func() {

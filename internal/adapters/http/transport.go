@@ -15,6 +15,11 @@ import (
 
 const maxPEM = 4 << 20 // bytes; a system's whole bundle is a tenth of it
 
+// pingTime is how long an HTTP/2 connection may be silent before it is asked
+// whether it lives, and how long it has for the answer. A dead one would hold
+// every message of its destination until TCP gives up.
+const pingTime = 5 * time.Second
+
 // connector makes the transport and remakes it when one of its files has changed,
 // so that no connection lives on under a certificate that was replaced. It is
 // safe for concurrent use.
@@ -98,6 +103,12 @@ func (c *connector) make(conf *tls.Config) *http.Transport {
 		MaxResponseHeaderBytes: 64 << 10,
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true,
+		HTTP2: &http.HTTP2Config{
+			MaxReceiveBufferPerStream:     64 << 10,
+			MaxReceiveBufferPerConnection: 1 << 20,
+			SendPingTimeout:               pingTime,
+			PingTimeout:                   pingTime,
+		},
 	}
 }
 

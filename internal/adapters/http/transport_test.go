@@ -433,3 +433,66 @@ func TestHostileAnswersHTTP2(t *testing.T) {
 	}
 	close(end)
 }
+
+// A connection whose other end is gone without a word is left after a while, not
+// when TCP gives up on it.
+func TestSilentConnectionIsLeft(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for the pings")
+	}
+	srv, _ := counted(t, taken, true, nil)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	var silent atomic.Bool // the first connection passes nothing on
+	go func() {
+		for first := true; ; first = false {
+			from, err := l.Accept()
+			if err != nil {
+				return
+			}
+			to, err := net.Dial("tcp", srv.Listener.Addr().String())
+			if err != nil {
+				return
+			}
+			drop := first
+			pass := func(dst, src net.Conn) {
+				buf := make([]byte, 32<<10)
+				for {
+					n, err := src.Read(buf)
+					if err != nil {
+						_ = dst.Close()
+						return
+					}
+					if !drop || !silent.Load() {
+						_, _ = dst.Write(buf[:n])
+					}
+				}
+			}
+			go pass(to, from)
+			go pass(from, to)
+		}
+	}()
+	a := open(t, prepare(t, srv), tlsSettings, "https://"+l.Addr().String())
+	if err := a.Deliver(t.Context(), adaptertest.NewDelivery()); err != nil {
+		t.Fatal(err)
+	}
+	silent.Store(true)
+	lost := 0
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); lost++ {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		err := a.Deliver(ctx, adaptertest.NewDelivery())
+		cancel()
+		if err == nil {
+			break
+		}
+		if f := fault.Of(err); f.Class != fault.Retryable {
+			t.Fatal(err)
+		}
+	}
+	if err := a.Deliver(t.Context(), adaptertest.NewDelivery()); err != nil || lost == 0 {
+		t.Errorf("after %d attempts: %v", lost, err)
+	}
+}
