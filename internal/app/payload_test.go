@@ -165,6 +165,9 @@ func TestADeliveryHasItsAttachments(t *testing.T) {
 		if err != nil || string(d.XML) != "<a/>" || len(d.Attachments) != 1 {
 			t.Fatalf("%s release: %v, %+v", release, err, d)
 		}
+		if !d.AcceptedAt.Equal(s.meta.AcceptedAt) {
+			t.Errorf("%s release: accepted at %s", release, d.AcceptedAt)
+		}
 		a := d.Attachments[0]
 		if a.ID != "a1" || a.Filename != "lageplan.pdf" || a.MIMEType != "application/pdf" || a.Purpose != "attachment" || a.Size != size || a.SHA512 != sum {
 			t.Errorf("%s release: %+v", release, a)
