@@ -8,7 +8,7 @@ DATA      ?= data
 
 # What runs goroutines of its own, or is called from many: under the race
 # detector too.
-CONCURRENT := $(addprefix ./internal/,adapters/... blob bus/... console delivery dispatch intake/... receiver seal status telemetry)
+CONCURRENT := $(addprefix ./internal/,adapters/... blob bus/... console delivery dispatch intake/... jobs receiver seal status telemetry)
 
 .DEFAULT_GOAL := help
 .PHONY: help

@@ -31,6 +31,7 @@ import (
 	"weiche/internal/intake"
 	httpdoor "weiche/internal/intake/http"
 	kafkadoor "weiche/internal/intake/kafka"
+	"weiche/internal/jobs"
 	"weiche/internal/seal"
 	"weiche/internal/status"
 	"weiche/internal/submission"
@@ -69,6 +70,7 @@ type App struct {
 	dispatch  *dispatch.Stage
 	delivery  *delivery.Stage
 	pauses    *pauses
+	jobs      *jobs.Jobs
 	claims    *intake.Claims
 	door      *intake.Door
 	web       *httpdoor.Door
@@ -365,6 +367,7 @@ func (a *App) startStages(ctx context.Context, lib *Library) error {
 
 	a.pauses = newPauses(a.bus, a.delivery, a.now, a.logger)
 	a.background("operators' pauses", a.pauses.follow)
+	a.startJobs()
 
 	// Dispatch consumes, works out and appends: it gains from many records at
 	// once. Delivery waits for destinations, each delivery for itself.

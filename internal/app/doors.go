@@ -89,7 +89,7 @@ func (a *App) startDoors(ctx context.Context) error {
 		return fmt.Errorf("the operators' listener (ops): %w", err)
 	}
 	api := console.New(console.Options{
-		Store: a.store, Projector: a.projector, Log: a.bus, Destinations: gates{a.delivery, a.pauses},
+		Store: a.store, Projector: a.projector, Log: a.bus, Destinations: gates{a.delivery, a.pauses}, Jobs: a.jobs,
 		Operators:    func() []config.Operator { return a.holders.Load().operators },
 		SenderHashes: a.senderHashes,
 		Authority:    func(land submission.Land, id string) bool { return a.authority(land, id).Key != "" },

@@ -15,7 +15,7 @@ import (
 	"weiche/internal/fault"
 )
 
-// The pipeline's own topics. All but Keys, Pauses and the intake topics have the same
+// The pipeline's own topics. All but Keys, Pauses, Jobs and the intake topics have the same
 // partition count, so that a case has one partition number everywhere.
 const (
 	TopicClaims      = "weiche.claims"
@@ -27,6 +27,7 @@ const (
 	TopicEvents      = "weiche.events"
 	TopicKeys        = "weiche.keys"
 	TopicPauses      = "weiche.pauses"
+	TopicJobs        = "weiche.jobs"
 	intakePrefix     = "weiche.intake."
 )
 
@@ -63,7 +64,7 @@ func Topics(cfg Config, portals []string) []Topic {
 	for _, name := range []string{TopicClaims, TopicSubmissions, TopicDeliveries, TopicWaiting, TopicUnassigned, TopicDeadLetters, TopicEvents} {
 		out = append(out, Topic{Name: name, Partitions: cfg.Partitions})
 	}
-	for _, name := range []string{TopicKeys, TopicPauses} {
+	for _, name := range []string{TopicKeys, TopicPauses, TopicJobs} {
 		out = append(out, Topic{Name: name, Partitions: 1, Compacted: true})
 	}
 	for _, p := range portals {

@@ -12,13 +12,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"weiche/internal/console"
+	"weiche/internal/jobs"
 	"weiche/internal/status"
 	"weiche/internal/submission"
 )
 
 func (e *env) dlq() *cobra.Command {
 	cmd := &cobra.Command{Use: "dlq", Short: "Dead letters and unassigned submissions: list, show, redrive, close"}
-	cmd.AddCommand(e.dlqList(), e.dlqShow(), e.dlqRedrive(), e.dlqClose())
+	cmd.AddCommand(e.dlqList(), e.dlqShow(), e.dlqRedrive(), e.dlqClose(), e.dlqJobs(), e.dlqSay(jobs.Stop), e.dlqSay(jobs.Resume))
 	return cmd
 }
 
@@ -198,31 +199,4 @@ func (e *env) dlqShow() *cobra.Command {
 	}
 	show.Flags().BoolVar(&payload, "payload", false, "what it carries, as JSON (needs the right payload; the router logs who looked)")
 	return show
-}
-
-func (e *env) dlqRedrive() *cobra.Command {
-	var force bool
-	redrive := &cobra.Command{
-		Use: "redrive ID", Short: "Send it on its way again", Args: args(1, "the submission's id"),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			return e.deed(cmd, a[0], "redrive", map[string]any{"force": force})
-		},
-	}
-	redrive.Flags().BoolVar(&force, "force", false, "although it was redriven twice already")
-	return redrive
-}
-
-func (e *env) dlqClose() *cobra.Command {
-	var why string
-	closeCmd := &cobra.Command{
-		Use: "close ID --reason TEXT", Short: "End it as rejected", Args: args(1, "the submission's id"),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			if strings.TrimSpace(why) == "" {
-				return usageError{fmt.Errorf("--reason is missing; it stands in the account, so name no person in it")}
-			}
-			return e.deed(cmd, a[0], "close", map[string]any{"reason": why})
-		},
-	}
-	closeCmd.Flags().StringVar(&why, "reason", "", "why (stands in the account; name no person)")
-	return closeCmd
 }

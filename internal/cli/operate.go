@@ -241,6 +241,13 @@ func sentence(ev submission.Event) string {
 		}
 	case submission.EventAssigned:
 		add("to %s", ev.Note)
+	case submission.EventRedriven:
+		if ev.Destination != "" {
+			add("%s", ev.Destination)
+		}
+		if ev.Note != "" {
+			add("%s", ev.Note)
+		}
 	default:
 		if ev.Attempt > 0 {
 			add("attempt %d", ev.Attempt)

@@ -29,14 +29,9 @@ import (
 	"weiche/internal/bus"
 	"weiche/internal/config"
 	"weiche/internal/fault"
+	"weiche/internal/jobs"
 	"weiche/internal/status"
 	"weiche/internal/submission"
-)
-
-// Topics that orders are appended to.
-const (
-	TopicSubmissions = bus.TopicSubmissions
-	TopicDeliveries  = bus.TopicDeliveries
 )
 
 // Log is what the console needs of the bus.
@@ -85,6 +80,7 @@ type Options struct {
 	// Authority says whether a Land's configuration names an authority; nil: the
 	// dispatch stage says it.
 	Authority func(land submission.Land, id string) bool
+	Jobs      *jobs.Jobs // nil: there are none
 	// Open opens what a held record carries: the submission, and the message where
 	// one was made. Nil: no payload is shown.
 	Open func(ctx context.Context, m submission.Meta, value []byte) (*submission.Envelope, []byte, error)
@@ -142,6 +138,13 @@ var routes = []route{
 	{"GET", "dead-letters/groups", config.RightView, false, (*API).deadGroups},
 	{"GET", "unassigned/groups", config.RightView, false, (*API).unassignedGroups},
 	{"GET", "dead-letters", config.RightView, false, (*API).deadLetters},
+	{"GET", "jobs", config.RightView, false, (*API).jobList},
+	{"POST", "jobs", config.RightOperate, false, (*API).jobPreview},
+	{"GET", "jobs/{id}", config.RightView, false, (*API).jobShow},
+	{"GET", "jobs/{id}/report", config.RightView, false, (*API).jobReport},
+	{"POST", "jobs/{id}/run", config.RightOperate, false, (*API).jobRun},
+	{"POST", "jobs/{id}/stop", config.RightOperate, false, (*API).jobStop},
+	{"POST", "jobs/{id}/resume", config.RightOperate, false, (*API).jobResume},
 	{"GET", "unassigned", config.RightView, false, (*API).unassigned},
 	{"GET", "refusals", config.RightView, false, (*API).refusals},
 	{"GET", "destinations", config.RightView, false, (*API).destinations},

@@ -10,21 +10,12 @@ import (
 
 	"weiche/internal/bus"
 	"weiche/internal/fault"
+	"weiche/internal/jobs"
 	"weiche/internal/submission"
 )
 
-// forceFrom is the redrive of one thing that an operator must force: what died
-// twice again after being redriven wants mending, not another try.
-const forceFrom = 3
-
 func conflict(kind, detail string) *Problem {
 	return &Problem{http.StatusConflict, kind, "The submission is not in a state for that", detail}
-}
-
-// order is a record to append, and how to see that it took effect.
-type order struct {
-	record *bus.Record
-	done   func(*submission.Account) bool
 }
 
 func (a *API) redrive(c *call) (int, any, error) {
@@ -40,18 +31,18 @@ func (a *API) redrive(c *call) (int, any, error) {
 		return 0, nil, err
 	}
 	ins := &submission.Instruction{Kind: submission.InstructRedrive, Operator: c.operator.Name, Force: in.Force, At: a.Now().UTC()}
-	var orders []order
+	var orders []jobs.Order
 	often := func(n int) error {
-		if n+1 >= forceFrom && !in.Force {
+		if n+1 >= jobs.ForceFrom && !in.Force {
 			return conflict("redriven-often", "It was redriven twice and died again. Mend the cause first, or say force.")
 		}
 		return nil
 	}
-	if held(acct) && in.DeliveryID == uuid.Nil {
+	if jobs.Held(acct) && in.DeliveryID == uuid.Nil {
 		if err := often(acct.Redrives); err != nil {
 			return 0, nil, err
 		}
-		o, err := a.again(c.Context(), acct, ins)
+		o, err := a.order(jobs.Decide(c.Context(), a.Log, acct, ins))
 		if err != nil {
 			return 0, nil, err
 		}
@@ -64,7 +55,7 @@ func (a *API) redrive(c *call) (int, any, error) {
 		if err := often(d.Redrives); err != nil {
 			return 0, nil, err
 		}
-		o, err := a.deliverAgain(c.Context(), d, ins)
+		o, err := a.order(jobs.Again(c.Context(), a.Log, d, ins))
 		if err != nil {
 			return 0, nil, err
 		}
@@ -76,52 +67,13 @@ func (a *API) redrive(c *call) (int, any, error) {
 	return a.carry(c, acct, "redrive", orders)
 }
 
-// held says whether dispatch holds the submission's bytes for an operator.
-func held(a *submission.Account) bool {
-	return (a.Own == submission.Dead || a.Own == submission.Unassigned) && a.Held != nil
-}
-
-// again sends a submission that dispatch holds through dispatch once more, one
-// revision higher.
-func (a *API) again(ctx context.Context, acct *submission.Account, ins *submission.Instruction) (order, error) {
-	rec, err := a.fetch(ctx, acct.Held)
-	if err != nil {
-		return order{}, err
+// order makes the problem of an order that cannot be made one an operator
+// understands.
+func (a *API) order(o jobs.Order, err error) (jobs.Order, error) {
+	if errors.Is(err, jobs.ErrUnreadable) {
+		return o, conflict("undecodable", "The held record cannot be read; it can only be closed.")
 	}
-	m, err := submission.ParseMeta(rec.Headers)
-	if err != nil || m.ID != acct.ID {
-		return order{}, conflict("undecodable", "The held record cannot be read; it can only be closed.")
-	}
-	m.Revision, m.Instruction = acct.Dispatched+1, ins
-	return order{
-		&bus.Record{Topic: TopicSubmissions, Partition: rec.Partition, Key: []byte(m.CaseID.String()), Value: rec.Value,
-			Headers: m.Headers(submission.TypeSubmission), Time: ins.At},
-		func(now *submission.Account) bool { return now.Dispatched >= m.Revision },
-	}, nil
-}
-
-// deliverAgain sends a dead delivery through delivery once more, under the same
-// id.
-func (a *API) deliverAgain(ctx context.Context, d *submission.DeliveryAccount, ins *submission.Instruction) (order, error) {
-	rec, err := a.fetch(ctx, d.Held)
-	if err != nil {
-		return order{}, err
-	}
-	m, err := submission.ParseDeliveryMeta(rec.Headers)
-	if err != nil || m.DeliveryID != d.ID {
-		return order{}, conflict("undecodable", "The dead letter cannot be read; it can only be closed.")
-	}
-	m.Redrives, m.Instruction, m.Reason, m.DueAt = d.Redrives+1, ins, "", time.Time{}
-	return order{
-		&bus.Record{Topic: TopicDeliveries, Partition: rec.Partition, Key: []byte(m.CaseID.String()), Value: rec.Value,
-			Headers: m.Headers(submission.TypeDelivery), Time: ins.At},
-		func(now *submission.Account) bool {
-			d := now.Delivery(m.DeliveryID)
-			// Delivery tells of a redrive together with what came of it, but the
-			// projection may be seen between the two.
-			return d == nil || d.Redrives >= m.Redrives && d.State != submission.InFlight
-		},
-	}, nil
+	return o, err
 }
 
 func (a *API) fetch(ctx context.Context, at *submission.Held) (*bus.Record, error) {
@@ -149,29 +101,15 @@ func (a *API) close(c *call) (int, any, error) {
 		return 0, nil, err
 	}
 	ins := &submission.Instruction{Kind: submission.InstructClose, Operator: c.operator.Name, Reason: reason, At: a.Now().UTC()}
-	key := []byte(acct.CaseID.String())
-	var orders []order
+	var orders []jobs.Order
 	if (acct.Own == submission.Dead || acct.Own == submission.Unassigned) && in.DeliveryID == uuid.Nil {
-		m := acct.Meta()
-		m.Instruction = ins
-		orders = append(orders, order{
-			&bus.Record{Topic: TopicSubmissions, Partition: partition, Key: key, Headers: m.Headers(submission.TypeControl), Time: ins.At},
-			func(now *submission.Account) bool { return now.State.Final() || now.Dispatched > m.Revision },
-		})
+		orders = append(orders, jobs.CloseSubmission(acct, partition, ins))
 	}
 	for _, d := range acct.Deliveries {
 		if d.State != submission.Dead && d.State != submission.Waiting || in.DeliveryID != uuid.Nil && in.DeliveryID != d.ID {
 			continue
 		}
-		m := acct.DeliveryMeta(d)
-		m.Instruction = ins
-		orders = append(orders, order{
-			&bus.Record{Topic: TopicDeliveries, Partition: partition, Key: key, Headers: m.Headers(submission.TypeControl), Time: ins.At},
-			func(now *submission.Account) bool {
-				d := now.Delivery(m.DeliveryID)
-				return d == nil || d.State.Final()
-			},
-		})
+		orders = append(orders, jobs.CloseDelivery(acct, d, partition, ins))
 	}
 	if len(orders) == 0 {
 		return 0, nil, conflict("not-closable", "Only what is unassigned, dead or waiting can be closed; this is "+string(acct.State)+".")
@@ -201,12 +139,12 @@ func (a *API) assign(c *call) (int, any, error) {
 		return 0, nil, &Problem{http.StatusUnprocessableEntity, "unknown-authority", "There is no such authority",
 			"The configuration of Land " + string(acct.Land) + " names no authority with this id."}
 	}
-	o, err := a.again(c.Context(), acct, &submission.Instruction{Kind: submission.InstructAssign, Operator: c.operator.Name,
-		Authority: authority, At: a.Now().UTC()})
+	o, err := a.order(jobs.Decide(c.Context(), a.Log, acct, &submission.Instruction{Kind: submission.InstructAssign, Operator: c.operator.Name,
+		Authority: authority, At: a.Now().UTC()}))
 	if err != nil {
 		return 0, nil, err
 	}
-	return a.carry(c, acct, "assign", []order{o})
+	return a.carry(c, acct, "assign", []jobs.Order{o})
 }
 
 // fresh is find by everything that stands in the log now: an order must not be
@@ -221,10 +159,10 @@ func (a *API) fresh(c *call) (*submission.Account, error) {
 // carry appends the orders and waits until the projection shows what became of
 // them. The answer is 200 with the new account, or 202 with the present one when
 // the owner of the partition has not come to it in time.
-func (a *API) carry(c *call, acct *submission.Account, deed string, orders []order) (int, any, error) {
+func (a *API) carry(c *call, acct *submission.Account, deed string, orders []jobs.Order) (int, any, error) {
 	recs := make([]*bus.Record, len(orders))
 	for i, o := range orders {
-		recs[i] = o.record
+		recs[i] = o.Record
 	}
 	audit := []any{"operator", c.operator.Name, "deed", deed, "submission", acct.ID, "land", string(acct.Land), "service", string(acct.Service),
 		"state", string(acct.State), "orders", len(orders)}
@@ -243,7 +181,7 @@ func (a *API) carry(c *call, acct *submission.Account, deed string, orders []ord
 		}
 		all := true
 		for _, o := range orders {
-			all = all && o.done(now)
+			all = all && o.Done(now)
 		}
 		if all {
 			return a.story(c, acct.ID, http.StatusOK)

@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 
 	"weiche/internal/bus"
+	"weiche/internal/jobs"
 	"weiche/internal/submission"
 )
 
@@ -63,7 +64,7 @@ type heldRecord struct {
 }
 
 func heldRecords(a *submission.Account) (out []heldRecord) {
-	if held(a) {
+	if jobs.Held(a) {
 		out = append(out, heldRecord{a.Held, nil})
 	}
 	for _, d := range a.Deliveries {

@@ -739,7 +739,7 @@ func (l *lane) record(ctx context.Context, m submission.DeliveryMeta, ev submiss
 	evs := []submission.Event{ev}
 	if i := m.Instruction; i != nil && i.Kind == submission.InstructRedrive {
 		r := l.event(submission.EventRedriven, m, "redriven", strconv.Itoa(m.Redrives))
-		r.Operator, r.At = i.Operator, i.At
+		r.Operator, r.At, r.Note = i.Operator, i.At, i.Note()
 		evs = []submission.Event{r, ev}
 	}
 	return l.tell(ctx, evs...)

@@ -85,29 +85,10 @@ func (w *work) recorded() (*submission.Decision, bool) {
 }
 
 func (w *work) decide(ctx context.Context) error {
-	m := w.meta
-	rules, ok := w.cat.Rules(m.Land)
-	if !ok {
-		w.hold(fault.ReasonConfigBroken, "the configuration of Land "+string(m.Land)+" is missing or refused at the moment; mend it and redrive")
+	d, why, detail := w.look()
+	if d == nil {
+		w.hold(why, detail)
 		return nil
-	}
-	facts := routing.Facts{Service: m.Service, Region: m.Region, Land: m.Land, Test: m.Test, At: m.AcceptedAt}
-	if i := m.Instruction; i != nil {
-		facts.At, facts.AssignedAuthority = i.At, i.Authority
-	}
-	out := rules.Table.Decide(facts)
-	if out.Reason != "" {
-		w.hold(out.Reason, held(out))
-		return nil
-	}
-	d := &submission.Decision{Authority: out.Authority, Rule: out.Rule, ConfigHash: rules.Hash, At: facts.At}
-	if m.Revision > 1 {
-		d.Predecessor = m.Revision - 1
-	}
-	for _, t := range out.Destinations {
-		name := submission.DestinationName(m.Land, t.Destination)
-		d.Deliveries = append(d.Deliveries, submission.PlannedDelivery{
-			ID: submission.NewDeliveryID(m.ID, name, m.Revision), Destination: name, Adapter: t.Adapter, Format: t.Format})
 	}
 	// The id follows from what was decided: delivery tells another decision of
 	// the same revision by it, and the same one again is a repeat.
@@ -116,9 +97,36 @@ func (w *work) decide(ctx context.Context) error {
 		return err
 	}
 	sum := sha256.Sum256(raw)
-	ev := w.event(submission.EventDecided, strconv.Itoa(m.Revision), hex.EncodeToString(sum[:]))
+	ev := w.event(submission.EventDecided, strconv.Itoa(w.meta.Revision), hex.EncodeToString(sum[:]))
 	ev.Decision = d
 	return w.deliver(ctx, d, ev.ID, &ev)
+}
+
+// look decides; where nobody can be decided on it says why.
+func (w *work) look() (d *submission.Decision, why fault.Reason, detail string) {
+	m := w.meta
+	rules, ok := w.cat.Rules(m.Land)
+	if !ok {
+		return nil, fault.ReasonConfigBroken, "the configuration of Land " + string(m.Land) + " is missing or refused at the moment; mend it and redrive"
+	}
+	facts := routing.Facts{Service: m.Service, Region: m.Region, Land: m.Land, Test: m.Test, At: m.AcceptedAt}
+	if i := m.Instruction; i != nil {
+		facts.At, facts.AssignedAuthority = i.At, i.Authority
+	}
+	out := rules.Table.Decide(facts)
+	if out.Reason != "" {
+		return nil, out.Reason, held(out)
+	}
+	d = &submission.Decision{Authority: out.Authority, Rule: out.Rule, ConfigHash: rules.Hash, At: facts.At}
+	if m.Revision > 1 {
+		d.Predecessor = m.Revision - 1
+	}
+	for _, t := range out.Destinations {
+		name := submission.DestinationName(m.Land, t.Destination)
+		d.Deliveries = append(d.Deliveries, submission.PlannedDelivery{
+			ID: submission.NewDeliveryID(m.ID, name, m.Revision), Destination: name, Adapter: t.Adapter, Format: t.Format})
+	}
+	return d, "", ""
 }
 
 // deliver maps and validates; the decision is recorded where it is new, before
@@ -151,10 +159,19 @@ func (w *work) deliver(ctx context.Context, d *submission.Decision, decisionID u
 	return nil
 }
 
-// message opens, maps and seals. One form must not stop the others: a panic is
-// a mapping that failed. Its value may quote payload, so only its type and the
+// message opens, maps and seals.
+func (w *work) message(ctx context.Context, d *submission.Decision, p submission.PlannedDelivery) ([]byte, error) {
+	xml, err := w.xml(ctx, d, p)
+	if err != nil {
+		return nil, err
+	}
+	return w.payload.WithXML(ctx, w.meta, w.rec.Value, xml)
+}
+
+// xml opens, maps and validates. One form must not stop the others: a panic is a
+// mapping that failed. Its value may quote payload, so only its type and the
 // stack are logged.
-func (w *work) message(ctx context.Context, d *submission.Decision, p submission.PlannedDelivery) (value []byte, err error) {
+func (w *work) xml(ctx context.Context, d *submission.Decision, p submission.PlannedDelivery) (xml []byte, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			w.logger.Error("a mapping failed inside", "submission", w.meta.ID, "land", w.meta.Land, "service", w.meta.Service,
@@ -171,13 +188,12 @@ func (w *work) message(ctx context.Context, d *submission.Decision, p submission
 		portal = submission.Authority{Name: w.meta.Portal}
 	}
 	began := time.Now()
-	xml, err := w.cat.Message(Job{Meta: w.meta, Envelope: env, Authority: d.Authority, Portal: portal, Format: p.Format,
-		MessageID: p.ID, CreatedAt: w.now()})
-	if err != nil {
+	if xml, err = w.cat.Message(Job{Meta: w.meta, Envelope: env, Authority: d.Authority, Portal: portal, Format: p.Format,
+		MessageID: p.ID, CreatedAt: w.now()}); err != nil {
 		return nil, err
 	}
 	w.metrics.mapping.Observe(time.Since(began).Seconds())
-	return w.payload.WithXML(ctx, w.meta, w.rec.Value, xml)
+	return xml, nil
 }
 
 // held says to an operator what is missing, and what to do.
@@ -243,7 +259,10 @@ func (w *work) preface() []submission.Event {
 			t = submission.EventAssigned
 		}
 		ev := w.event(t, strconv.Itoa(m.Revision))
-		ev.At, ev.Operator, ev.Note = i.At, i.Operator, i.Authority
+		ev.At, ev.Operator, ev.Note = i.At, i.Operator, i.Note()
+		if t == submission.EventAssigned {
+			ev.Note = i.Authority
+		}
 		return []submission.Event{ev}
 	}
 	ev := w.event(submission.EventAccepted)

@@ -358,6 +358,30 @@ func (s *Store) letters(ctx context.Context, state submission.State, f Filter) (
 	return list, next, wrap(err)
 }
 
+// EachLetter calls fn with everything that is dead or unassigned and that the
+// filter names (Limit and After are not looked at), in no order: the account,
+// and the dead delivery or nil where dispatch holds it. fn's error ends it.
+func (s *Store) EachLetter(ctx context.Context, state submission.State, f Filter, fn func(*submission.Account, *submission.DeliveryAccount) error) error {
+	q, args := f.union(state, "s.n AS n, s.body AS body, s.id AS key", "s.n AS n, s.body AS body, d.id AS key")
+	if q == "" {
+		return nil
+	}
+	var stop error
+	err := s.query(ctx, q, args, func(rows *sql.Rows) error {
+		var key uuid.UUID
+		e, err := scanEntry(rows, (*rawID)(&key))
+		if err != nil {
+			return err
+		}
+		stop = fn(e.acct, e.acct.Delivery(key))
+		return stop
+	})
+	if stop != nil {
+		return stop
+	}
+	return wrap(err)
+}
+
 func letter(a *submission.Account) Letter {
 	return Letter{Origin: submission.StageDispatch, State: a.Own, Submission: a.ID, CaseID: a.CaseID, Portal: a.Portal, Land: a.Land,
 		Service: a.Service, Reason: a.Reason, Detail: a.Detail, Redrives: a.Redrives, At: a.UpdatedAt, Held: a.Held}

@@ -43,6 +43,14 @@ type Meta struct {
 	Instruction *Instruction
 }
 
+// Note is what the event of a redrive says beside the operator's name.
+func (i *Instruction) Note() string {
+	if i.Job == "" {
+		return ""
+	}
+	return "job " + i.Job
+}
+
 // InstructionKind says what an operator wants.
 type InstructionKind string
 
@@ -61,6 +69,7 @@ type Instruction struct {
 	Authority string          `json:"authority,omitempty"` // assign
 	Reason    string          `json:"reason,omitempty"`    // close
 	Force     bool            `json:"force,omitempty"`
+	Job       string          `json:"job,omitempty"` // of many orders, the job's id
 	At        time.Time       `json:"at"`
 }
 
@@ -152,6 +161,9 @@ func (w *headerWriter) meta(m *Meta, recordType string) {
 		if i.Reason != "" {
 			h["ce_closereason"] = i.Reason
 		}
+		if i.Job != "" {
+			h["ce_job"] = i.Job
+		}
 		if i.Force {
 			h["ce_force"] = "true"
 		}
@@ -171,7 +183,7 @@ func ParseMeta(h map[string]string) (Meta, error) {
 	if k := h["ce_instruction"]; k != "" {
 		m.Instruction = &Instruction{
 			Kind: InstructionKind(k), Operator: h["ce_operator"], Authority: h["ce_assign"],
-			Reason: h["ce_closereason"], Force: h["ce_force"] == "true", At: r.time("ce_instructedat"),
+			Reason: h["ce_closereason"], Force: h["ce_force"] == "true", Job: h["ce_job"], At: r.time("ce_instructedat"),
 		}
 	}
 	if m.Portal == "" || m.Land == "" || m.Service == "" {

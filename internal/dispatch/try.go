@@ -1,0 +1,34 @@
+package dispatch
+
+import (
+	"context"
+
+	"weiche/internal/bus"
+	"weiche/internal/fault"
+	"weiche/internal/submission"
+)
+
+// Trial is what dispatch would make of a submission now.
+type Trial struct {
+	Decision *submission.Decision // nil: it would be held for an operator
+	Reason   fault.Reason         // why it would be held, or die; "" where it would go on its way
+	Detail   string
+}
+
+// Try decides, maps and checks a submission as a record of its topic would be,
+// and writes nothing. Nothing is counted as dispatched.
+func (s *Stage) Try(ctx context.Context, m submission.Meta, value []byte) Trial {
+	b := &batch{Stage: s, cat: *s.catalogue.Load()}
+	w := &work{batch: b, meta: m, rec: &bus.Record{Value: value}}
+	d, why, detail := w.look()
+	if d == nil {
+		return Trial{Reason: why, Detail: detail}
+	}
+	for _, p := range d.Deliveries {
+		if _, err := w.xml(ctx, d, p); err != nil {
+			f := fault.Of(err)
+			return Trial{Decision: d, Reason: f.Reason, Detail: f.Detail}
+		}
+	}
+	return Trial{Decision: d}
+}
