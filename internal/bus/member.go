@@ -20,6 +20,7 @@ type member struct {
 	group  sarama.ConsumerGroup // set while a session may run
 
 	generation atomic.Int32 // of the session's newest rebalance
+	holds      atomic.Int32 // partitions
 }
 
 // run joins again and again. A session outlives rebalances that leave it a
@@ -143,6 +144,8 @@ func (m *member) ConsumeClaim(sess sarama.ConsumerGroupSession, claim sarama.Con
 	m.rebalanced(sess)
 	ctx, cancel := context.WithCancel(sess.Context())
 	defer cancel()
+	m.holds.Add(1)
+	defer m.holds.Add(-1)
 	p := newPartition(m, sess, claim)
 	m.s.b.metrics.held.hold(p, true)
 	defer m.s.b.metrics.held.hold(p, false)

@@ -117,7 +117,7 @@ func (p *partition) run(ctx context.Context, cancel context.CancelFunc) {
 // prefix.
 func (p *partition) open(ctx context.Context) {
 	g := p.m.s.g
-	b := bounds{records: g.MaxInFlight, bytes: g.MaxInFlightBytes, batch: 1}
+	b := bounds{records: g.MaxInFlight, batch: 1}
 	if g.Spill != nil {
 		b.share = g.Share
 	}
@@ -129,8 +129,13 @@ func (p *partition) open(ctx context.Context) {
 		spans = p.remembered(ctx)
 	}
 	p.w = newWindow(b, p.last.position, spans)
+	p.bound()
 	p.last.metadata = encodeSpans(p.w.position(), p.w.beyond())
 }
+
+// bound gives the window its share of the member's memory; partitions come and
+// go.
+func (p *partition) bound() { p.w.bound(int(p.m.holds.Load()), p.m.s.g.MaxInFlightBytes) }
 
 // remembered reads what was finished beyond the committed offset. Where it
 // cannot be read, or names what the log has not, it counts for nothing: the
@@ -203,6 +208,7 @@ func (p *partition) serve(ctx context.Context, assigned <-chan error) (begun, he
 			p.m.s.b.metrics.redeliveries.WithLabelValues(p.topic).Inc()
 			p.w.retry(q)
 		case <-tick.C:
+			p.bound()
 			p.measure()
 			if begun {
 				p.confirm(ctx)

@@ -21,7 +21,8 @@ type Group struct {
 	Topics []string
 	// MaxInFlight and MaxInFlightBytes bound, for each partition, the records
 	// handed out or waiting for their key's turn; defaults 256 (1024 for
-	// Consume) and 16 MiB. As much again may have been fetched ahead.
+	// Consume) and 16 MiB. All partitions of a member share 64 MiB, each has at
+	// least 1 MiB; half as much again may have been fetched ahead.
 	MaxInFlight      int
 	MaxInFlightBytes int
 	// Key is the ordering key within a partition; nil means the record's key.

@@ -46,6 +46,7 @@ type bounds struct {
 	share          int // of one key, before the rest is spilled; 0: never
 	batch          int // handed out together
 	batchBytes     int
+	ahead          int // bytes fetched and not yet admitted, before fetching stops
 }
 
 // queue holds one key's unfinished records in the order of the log.
@@ -358,17 +359,30 @@ func (w *window) unlink(q *queue, it *item) {
 
 // crowded says whether fetching should stop until some of the backlog is
 // admitted, calm whether it may go on.
-func (w *window) crowded() bool { return w.waiting > backlogBytes || len(w.backlog) > backlogRecords }
+func (w *window) crowded() bool { return w.waiting > w.ahead || len(w.backlog) > backlogRecords }
 func (w *window) calm() bool {
-	return w.waiting <= backlogBytes/2 && len(w.backlog) <= backlogRecords/2
+	return w.waiting <= w.ahead/2 && len(w.backlog) <= backlogRecords/2
 }
 
-// What may be fetched ahead of a partition's window. sarama brings up to 1 MiB
-// more of a partition with the fetch that is under way.
+// backlogRecords may be fetched ahead of a partition's window. sarama brings up
+// to 1 MiB more of a partition with the fetch that is under way.
+const backlogRecords = 4096
+
+// What all partitions of a member share, in bytes, and what each may have of it:
+// a member that holds 64 partitions must not take eight times the memory of one
+// that holds eight.
 const (
-	backlogBytes   = 4 << 20
-	backlogRecords = 4096
+	sharedInFlight, leastInFlight      = 64 << 20, 1 << 20
+	sharedAhead, leastAhead, mostAhead = 32 << 20, 512 << 10, 4 << 20
 )
+
+// bound shares the bytes out among so many partitions; most is what the group
+// asks for.
+func (w *window) bound(partitions, most int) {
+	partitions = max(1, partitions)
+	w.bounds.bytes = min(most, max(leastInFlight, sharedInFlight/partitions))
+	w.ahead = min(mostAhead, max(leastAhead, sharedAhead/partitions))
+}
 
 // oldest is when the oldest unfinished record was written, to about a second;
 // zero when all are finished.

@@ -374,3 +374,18 @@ func BenchmarkWindow(b *testing.B) {
 		})
 	}
 }
+
+// A member's memory does not grow with the partitions it holds, but for the
+// least that each needs.
+func TestPartitionsShareTheirMembersMemory(t *testing.T) {
+	for _, c := range []struct{ partitions, most, inFlight, ahead int }{
+		{0, 16 << 20, 16 << 20, 4 << 20}, {1, 16 << 20, 16 << 20, 4 << 20}, {8, 16 << 20, 8 << 20, 4 << 20}, {16, 1 << 20, 1 << 20, 2 << 20},
+		{64, 16 << 20, 1 << 20, 512 << 10}, {1000, 16 << 20, 1 << 20, 512 << 10},
+	} {
+		w := newWindow(bounds{}, 0, nil)
+		w.bound(c.partitions, c.most)
+		if w.bounds.bytes != c.inFlight || w.ahead != c.ahead {
+			t.Errorf("%d partitions: %d bytes in flight and %d ahead, want %d and %d", c.partitions, w.bounds.bytes, w.ahead, c.inFlight, c.ahead)
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -16,6 +17,7 @@ import (
 	"weiche/internal/blob"
 	"weiche/internal/bus"
 	"weiche/internal/config"
+	"weiche/internal/fault"
 	"weiche/internal/intake"
 	"weiche/internal/seal"
 )
@@ -40,7 +42,12 @@ func fill(ctx context.Context, j job, ready func(addresses)) error {
 				if n >= j.Records {
 					return
 				}
-				_, err := door.Accept(ctx, intake.Post{Portal: portal, IdempotencyKey: fmt.Sprintf("bench-%d", n), Body: formOf(n, regions[n%len(regions)], j.Shape)})
+				p := intake.Post{Portal: portal, IdempotencyKey: fmt.Sprintf("bench-%d", n), Body: formOf(n, regions[n%len(regions)], j.Shape)}
+				_, err := door.Accept(ctx, p)
+				for tries := 0; err != nil && fault.Of(err).Class == fault.Retryable && tries < 60 && ctx.Err() == nil; tries++ {
+					time.Sleep(time.Second) // as a portal does
+					_, err = door.Accept(ctx, p)
+				}
 				if err != nil {
 					failed.CompareAndSwap(nil, &err)
 				}

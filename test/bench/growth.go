@@ -44,8 +44,14 @@ func measureGrowth(ctx context.Context, o options) error {
 	g := &growth{o: o}
 	err := o.inLab(ctx, func(l *lab) error {
 		g.l = l
-		for _, part := range []func(context.Context) error{g.copies, g.pipelines} {
-			if err := part(ctx); err != nil {
+		for _, part := range []struct {
+			name string
+			run  func(context.Context) error
+		}{{"copies", g.copies}, {"pipelines", g.pipelines}} {
+			if o.only != "" && o.only != part.name {
+				continue
+			}
+			if err := part.run(ctx); err != nil {
 				return err
 			}
 		}

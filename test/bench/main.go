@@ -24,6 +24,7 @@ type options struct {
 	records     int
 	slowRecords int
 	waiting     int
+	partitions  int
 	limit       time.Duration
 	pace        pace
 	only        string
@@ -44,10 +45,11 @@ func main() {
 	flag.IntVar(&o.records, "records", 100_000, "records for those who only copy")
 	flag.IntVar(&o.slowRecords, "slow-records", 100_000, "records for the others")
 	flag.IntVar(&o.waiting, "waiting", 100_000, "deliveries that wait")
+	flag.IntVar(&o.partitions, "partitions", 8, "partitions of the topics")
 	flag.DurationVar(&o.limit, "limit", 15*time.Second, "longest time of one run; what has arrived by then counts")
 	flag.IntVar(&o.pace.rate, "rate", 500, "single submissions a second, for the times; 0: none")
 	flag.DurationVar(&o.pace.length, "pace-for", 6*time.Second, "how long single submissions are sent")
-	flag.StringVar(&o.only, "only", "", "contenders, separated by commas; all where empty")
+	flag.StringVar(&o.only, "only", "", "contenders, separated by commas, or copies or pipelines of how cost grows; all where empty")
 	flag.StringVar(&o.profile, "profile", "", "directory for a CPU profile of each run")
 	flag.StringVar(&o.out, "out", "bench/results.json", "where the results go, relative to the repository; empty: nowhere")
 	flag.StringVar(&o.doc, "doc", "docs/benchmarks.md", "the page the tables go into, likewise")
@@ -121,6 +123,7 @@ func (o *options) inLab(ctx context.Context, fn func(*lab) error) (err error) {
 	}
 	defer l.Close()
 	l.log = o.log
+	l.partitions = max(1, o.partitions)
 	if err := installStandards(ctx, l.repo, l.dir); err != nil {
 		return err
 	}
