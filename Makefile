@@ -69,11 +69,12 @@ fuzz: ## A minute for each fuzz target
 # What the tests need beyond Go. On Debian as root it is installed; elsewhere
 # the line says what to install. Without it those tests are skipped by name
 # (under CI=true they fail). Nothing is removed: where another mail server is
-# installed, Exim is not, and its tests are skipped.
+# installed, Exim is not, and its tests are skipped. OpenSSH's package starts
+# its server where systemd runs; the tests use one of their own.
 .PHONY: deps
 deps:
 	@missing=""; \
-	for c in xmllint:libxml2-utils promtool:prometheus java:openjdk-17-jre-headless mvn:maven gcc:gcc python3:python3 openssl:openssl exim4:exim4-daemon-heavy saslpasswd2:sasl2-bin+libsasl2-modules; do \
+	for c in xmllint:libxml2-utils promtool:prometheus java:openjdk-17-jre-headless mvn:maven gcc:gcc python3:python3 openssl:openssl sshd:openssh-server exim4:exim4-daemon-heavy saslpasswd2:sasl2-bin+libsasl2-modules; do \
 	  PATH="$$PATH:/usr/sbin" command -v $${c%%:*} >/dev/null 2>&1 || missing="$$missing $$(echo $${c##*:} | tr + " ")"; \
 	done; \
 	if [ -n "$$missing" ]; then \

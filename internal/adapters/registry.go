@@ -6,6 +6,7 @@ import (
 	"weiche/internal/adapters/file"
 	"weiche/internal/adapters/http"
 	"weiche/internal/adapters/kafka"
+	"weiche/internal/adapters/sftp"
 	"weiche/internal/adapters/smtp"
 	"weiche/internal/config"
 )
@@ -15,6 +16,7 @@ func Kinds() []Kind {
 	return []Kind{
 		kafka.Kind(),
 		http.Kind(),
+		sftp.Kind(),
 		smtp.Kind(),
 		file.Kind(),
 	}

@@ -26,18 +26,13 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/google/uuid"
-
 	"weiche/internal/adapters/spec"
 	"weiche/internal/adapters/wire"
 	"weiche/internal/fault"
 	"weiche/internal/submission"
 )
 
-const (
-	workDir = ".weiche" // temporary files, on the same file system as the target
-	stale   = 24 * time.Hour
-)
+const stale = 24 * time.Hour
 
 // Kind describes the adapter.
 func Kind() spec.Kind {
@@ -93,36 +88,35 @@ func (a *Adapter) Deliver(ctx context.Context, d *submission.Delivery) error {
 	if err := ctx.Err(); err != nil {
 		return fault.Of(err)
 	}
-	// The id becomes a file name; nothing but a UUID may.
-	id, err := uuid.Parse(d.ID)
+	l, err := wire.NewLayout(d)
 	if err != nil {
-		return fault.New(fault.Permanent, fault.ReasonMalformed, "the delivery id is not a UUID")
+		return err
 	}
-	if err := a.deliver(ctx, id.String(), d); err != nil {
+	if err := a.deliver(ctx, l, d); err != nil {
 		return classify(ctx, err)
 	}
 	return nil
 }
 
-func (a *Adapter) deliver(ctx context.Context, id string, d *submission.Delivery) error {
+func (a *Adapter) deliver(ctx context.Context, l wire.Layout, d *submission.Delivery) error {
 	if err := a.prepare(); err != nil {
 		return err
 	}
-	target := filepath.Join(a.dir, id+".xml")
-	if same(target, d.XML) && a.complete(filepath.Join(a.dir, id), d.Attachments) {
+	target, folder := filepath.Join(a.dir, l.XML), filepath.Join(a.dir, l.Folder)
+	if same(target, d.XML) && a.complete(folder, l.Files, d.Attachments) {
 		// A crash may have come between an earlier rename and its fsync.
 		if err := syncFile(target); err != nil {
 			return err
 		}
 		return syncDir(a.dir)
 	}
-	work, err := os.MkdirTemp(filepath.Join(a.dir, workDir), id+"-")
+	work, err := os.MkdirTemp(filepath.Join(a.dir, wire.WorkDir), l.ID+"-")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(work) }()
 	if len(d.Attachments) > 0 {
-		if err := a.attachments(ctx, work, filepath.Join(a.dir, id), d.Attachments); err != nil {
+		if err := a.attachments(ctx, work, folder, l.Files, d.Attachments); err != nil {
 			return err
 		}
 	}
@@ -147,7 +141,7 @@ func (a *Adapter) prepare() error {
 			return err
 		}
 	}
-	work := filepath.Join(a.dir, workDir)
+	work := filepath.Join(a.dir, wire.WorkDir)
 	if err := os.Mkdir(work, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
@@ -175,13 +169,13 @@ func (a *Adapter) prepare() error {
 
 // attachments writes the files into a folder beside the target and moves it into
 // place as a whole.
-func (a *Adapter) attachments(ctx context.Context, work, target string, files []submission.File) error {
+func (a *Adapter) attachments(ctx context.Context, work, target string, names []string, files []submission.File) error {
 	folder := filepath.Join(work, "attachments")
 	if err := os.Mkdir(folder, 0o700); err != nil {
 		return err
 	}
 	for i, f := range files {
-		err := a.write(filepath.Join(folder, wire.SafeName(f.Filename, i)), func(w io.Writer) error { return wire.Copy(ctx, w, f) })
+		err := a.write(filepath.Join(folder, names[i]), func(w io.Writer) error { return wire.Copy(ctx, w, f) })
 		if err != nil {
 			return err
 		}
@@ -232,9 +226,9 @@ func (a *Adapter) write(name string, fill func(io.Writer) error) (err error) {
 
 // complete says whether the folder of an earlier attempt holds every file. The
 // folder came into place as a whole, so names and sizes are enough.
-func (a *Adapter) complete(folder string, files []submission.File) bool {
+func (a *Adapter) complete(folder string, names []string, files []submission.File) bool {
 	for i, f := range files {
-		info, err := os.Lstat(filepath.Join(folder, wire.SafeName(f.Filename, i)))
+		info, err := os.Lstat(filepath.Join(folder, names[i]))
 		if err != nil || !info.Mode().IsRegular() || info.Size() != f.Size {
 			return false
 		}
