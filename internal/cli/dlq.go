@@ -19,7 +19,7 @@ import (
 
 func (e *env) dlq() *cobra.Command {
 	cmd := &cobra.Command{Use: "dlq", Short: "Dead letters and unassigned submissions: list, show, redrive, close"}
-	cmd.AddCommand(e.dlqList(), e.dlqShow(), e.dlqRedrive(), e.dlqClose(), e.dlqJobs(), e.dlqSay(jobs.Stop), e.dlqSay(jobs.Resume))
+	cmd.AddCommand(e.dlqList(), e.dlqShow(), e.dlqRedrive(), e.dlqClose(), e.dlqReroute(), e.dlqJobs(), e.dlqSay(jobs.Stop), e.dlqSay(jobs.Resume))
 	return cmd
 }
 

@@ -23,6 +23,8 @@ type asked struct {
 	rate         float64
 	force        bool
 	reason       string
+	asNew        bool
+	authority    string
 	submissionID string
 }
 
@@ -72,12 +74,17 @@ func (e *env) dlqRedrive() *cobra.Command {
 				return err
 			}
 			if k.submissionID != "" {
-				return e.deed(cmd, k.submissionID, "redrive", map[string]any{"force": k.force})
+				return e.deed(cmd, k.submissionID, "redrive", map[string]any{"force": k.force, "asNew": k.asNew})
 			}
-			return e.job(cmd, jobs.Redrive, &k)
+			kind := jobs.Redrive
+			if k.asNew {
+				kind = jobs.Anew
+			}
+			return e.job(cmd, kind, &k)
 		},
 	}
 	k.flags(cmd)
+	cmd.Flags().BoolVar(&k.asNew, "as-new", false, "decide and map it anew, one revision higher, also where its deliveries are dead")
 	cmd.Flags().BoolVar(&k.force, "force", false, "also what was redriven twice already; a job goes on though most of it dies again")
 	return cmd
 }
@@ -111,6 +118,29 @@ func (e *env) dlqClose() *cobra.Command {
 	return cmd
 }
 
+func (e *env) dlqReroute() *cobra.Command {
+	var k asked
+	cmd := &cobra.Command{
+		Use: "reroute ID --authority A | --preview --land LL --authority A | --run JOB", Short: "Send one to another authority, or many as a job",
+		RunE: func(cmd *cobra.Command, a []string) error {
+			if err := k.check(a); err != nil {
+				return err
+			}
+			if k.run == "" && k.authority == "" {
+				return usageError{errors.New("--authority is missing: the id of an authority of the Land")}
+			}
+			if k.submissionID != "" {
+				return e.deed(cmd, k.submissionID, "assign", map[string]any{"authority": k.authority})
+			}
+			return e.job(cmd, jobs.Reroute, &k)
+		},
+	}
+	k.flags(cmd)
+	cmd.Flags().StringVar(&k.authority, "authority", "", "the authority's id")
+	cmd.Flags().BoolVar(&k.force, "force", false, "also what was redriven twice already; a job goes on though most of it dies again")
+	return cmd
+}
+
 // job previews a job or runs one.
 func (e *env) job(cmd *cobra.Command, kind jobs.Kind, k *asked) error {
 	ops, err := e.operations()
@@ -121,16 +151,18 @@ func (e *env) job(cmd *cobra.Command, kind jobs.Kind, k *asked) error {
 		return e.say(cmd, ops, k.run, jobs.Run, map[string]any{"rate": k.rate, "force": k.force})
 	}
 	f := console.JobFilter{State: submission.State(k.state), Land: k.land, Service: k.service, Destination: k.destination, Reason: k.letters.reason}
+	req := console.JobRequest{Kind: kind, Reason: k.reason, Authority: k.authority}
 	if k.older > 0 {
 		f.Older = k.older.String()
 	}
+	req.Filter = f
 	var v jobs.View
-	if err := ops.call(cmd.Context(), "POST", "jobs", console.JobRequest{Kind: kind, Reason: k.reason, Filter: f}, &v); err != nil {
+	if err := ops.call(cmd.Context(), "POST", "jobs", req, &v); err != nil {
 		return err
 	}
 	if !e.printed(v) {
 		e.forecast(v)
-		fmt.Fprintf(e.out, "Nothing has happened yet. To run it: router dlq %s --run %s\n", kind, v.ID)
+		fmt.Fprintf(e.out, "Nothing has happened yet. To run it: router %s --run %s\n", strings.TrimPrefix(cmd.CommandPath(), "router "), v.ID)
 	}
 	return nil
 }
@@ -216,7 +248,7 @@ func expected(g jobs.Group) string {
 			jobs.WillTry: "the same bytes go to " + f.To + " again", jobs.WillWait: "would wait: " + f.To + " is paused or not configured",
 			jobs.WillElsewhere: "the same bytes go to " + g.Destination + " again, though today's rules name " + f.To,
 			jobs.WillDecide:    "would go to " + f.To, jobs.WillDie: "would die again", jobs.WillHold: "would be unassigned",
-			jobs.WillNothing: "cannot be read; can be closed only", jobs.WillClose: "ends as rejected",
+			jobs.WillStay: "stays as it is: another delivery of it is not dead", jobs.WillNothing: "cannot be read; can be closed only", jobs.WillClose: "ends as rejected",
 		}[f.What]
 		switch {
 		case f.Reason != "" && f.What == jobs.WillTry:

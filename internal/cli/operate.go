@@ -297,7 +297,7 @@ func plural(n int, what string) string {
 func (e *env) assign() *cobra.Command {
 	return &cobra.Command{
 		Use:   "assign ID AUTHORITY",
-		Short: "Name the authority of an unassigned submission",
+		Short: "Name the authority of an unassigned submission, or send a dead one to another authority",
 		Args:  args(2, "the submission's id and the authority's id"),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			return e.deed(cmd, a[0], "assign", map[string]any{"authority": a[1]})

@@ -432,13 +432,24 @@ func TestOrders(t *testing.T) {
 	if got = w.ask(land, "POST", path+"/redrive", `{"force":true}`); got.code != 409 {
 		t.Errorf("a redrive after the end: %d", got.code)
 	}
+	// A dead delivery goes to another authority, or as a new message, one revision
+	// higher; what has a living delivery does not.
+	for deed, body := range map[string]string{"assign": `{"authority":"boeblingen"}`, "redrive": `{"asNew":true}`} {
+		m = w.dead("to renew by "+deed, "08")
+		if got := w.ask(land, "POST", "submissions/"+m.ID.String()+"/"+deed, body); got.code != 200 || got.body["dispatched"] != 2.0 || got.body["state"] != "in-flight" {
+			t.Errorf("%s of a dead delivery: %d %s", deed, got.code, got.raw)
+		}
+		if got := w.ask(land, "POST", "submissions/"+m.ID.String()+"/"+deed, body); got.code != 409 {
+			t.Errorf("%s of what is under way: %d", deed, got.code)
+		}
+	}
 	// Deeds are in the audit log with the operator's name.
 	for _, want := range []string{"operator=frau-berg deed=assign", "operator=local deed=close", "operator=frau-berg deed=redrive"} {
 		if !strings.Contains(w.logged.String(), want) {
 			t.Errorf("the audit log lacks %q", want)
 		}
 	}
-	if a := w.ask(all, "GET", "account", "").body; a["accepted"] != 3.0 || a["addsUp"] != true {
+	if a := w.ask(all, "GET", "account", "").body; a["accepted"] != 5.0 || a["addsUp"] != true {
 		t.Errorf("the account is %v", a)
 	}
 }

@@ -22,6 +22,7 @@ func (a *API) redrive(c *call) (int, any, error) {
 	var in struct {
 		Force      bool      `json:"force"`
 		DeliveryID uuid.UUID `json:"deliveryId"`
+		AsNew      bool      `json:"asNew"`
 	}
 	if err := c.body(&in); err != nil {
 		return 0, nil, err
@@ -37,6 +38,16 @@ func (a *API) redrive(c *call) (int, any, error) {
 			return conflict("redriven-often", "It was redriven twice and died again. Mend the cause first, or say force.")
 		}
 		return nil
+	}
+	if in.AsNew && in.DeliveryID == uuid.Nil && acct.State == submission.Dead {
+		if err := often(acct.Redrives); err != nil {
+			return 0, nil, err
+		}
+		o, err := a.order(jobs.Renew(c.Context(), a.Log, acct, ins))
+		if err != nil {
+			return 0, nil, err
+		}
+		return a.carry(c, acct, "redrive as new", []jobs.Order{o})
 	}
 	if jobs.Held(acct) && in.DeliveryID == uuid.Nil {
 		if err := often(acct.Redrives); err != nil {
@@ -72,6 +83,9 @@ func (a *API) redrive(c *call) (int, any, error) {
 func (a *API) order(o jobs.Order, err error) (jobs.Order, error) {
 	if errors.Is(err, jobs.ErrUnreadable) {
 		return o, conflict("undecodable", "The held record cannot be read; it can only be closed.")
+	}
+	if errors.Is(err, jobs.ErrAlive) {
+		return o, conflict("alive", "A delivery of it is not dead: what arrived, or still may, must not arrive as something else too.")
 	}
 	return o, err
 }
@@ -117,6 +131,11 @@ func (a *API) close(c *call) (int, any, error) {
 	return a.carry(c, acct, "close", orders)
 }
 
+func unknownAuthority(land submission.Land) *Problem {
+	return &Problem{http.StatusUnprocessableEntity, "unknown-authority", "There is no such authority",
+		"The configuration of Land " + string(land) + " names no authority with this id."}
+}
+
 func (a *API) assign(c *call) (int, any, error) {
 	var in struct {
 		Authority string `json:"authority"`
@@ -132,14 +151,13 @@ func (a *API) assign(c *call) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	if acct.Own != submission.Unassigned || acct.Held == nil {
-		return 0, nil, conflict("not-assignable", "Only what is unassigned can be assigned; this is "+string(acct.State)+".")
+	if acct.State != submission.Unassigned && acct.State != submission.Dead {
+		return 0, nil, conflict("not-assignable", "Only what is unassigned or dead can be assigned; this is "+string(acct.State)+".")
 	}
 	if a.Authority != nil && !a.Authority(acct.Land, authority) {
-		return 0, nil, &Problem{http.StatusUnprocessableEntity, "unknown-authority", "There is no such authority",
-			"The configuration of Land " + string(acct.Land) + " names no authority with this id."}
+		return 0, nil, unknownAuthority(acct.Land)
 	}
-	o, err := a.order(jobs.Decide(c.Context(), a.Log, acct, &submission.Instruction{Kind: submission.InstructAssign, Operator: c.operator.Name,
+	o, err := a.order(jobs.Renew(c.Context(), a.Log, acct, &submission.Instruction{Kind: submission.InstructAssign, Operator: c.operator.Name,
 		Authority: authority, At: a.Now().UTC()}))
 	if err != nil {
 		return 0, nil, err

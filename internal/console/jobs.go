@@ -67,7 +67,9 @@ func (a *API) jobReport(c *call) (int, any, error) {
 type JobRequest struct {
 	Kind   jobs.Kind `json:"kind"`
 	Reason string    `json:"reason,omitempty"` // of a close
-	Filter JobFilter `json:"filter"`
+	// Authority is whom a reroute goes to; its filter names one Land.
+	Authority string    `json:"authority,omitempty"`
+	Filter    JobFilter `json:"filter"`
 }
 
 // JobFilter is a filter as an operator writes it.
@@ -118,7 +120,7 @@ func (a *API) jobPreview(c *call) (int, any, error) {
 		return 0, nil, err
 	}
 	if !slices.Contains(jobs.Kinds(), in.Kind) {
-		return 0, nil, invalid("kind is redrive or close.")
+		return 0, nil, invalid("kind is redrive, close, renew or reroute.")
 	}
 	reason, err := words("reason", in.Reason, in.Kind == jobs.Close)
 	if err != nil {
@@ -131,7 +133,17 @@ func (a *API) jobPreview(c *call) (int, any, error) {
 	if a.Jobs == nil {
 		return 0, nil, conflict("no-jobs", "This router has no jobs.")
 	}
-	v, err := a.Jobs.Preview(c.Context(), in.Kind, f, reason, c.operator.Name)
+	authority, err := words("authority", in.Authority, in.Kind == jobs.Reroute)
+	if err != nil {
+		return 0, nil, err
+	}
+	if in.Kind == jobs.Reroute && f.Land == "" {
+		return 0, nil, invalid("A reroute's filter names the Land of the authority.")
+	}
+	if in.Kind == jobs.Reroute && a.Authority != nil && !a.Authority(f.Land, authority) {
+		return 0, nil, unknownAuthority(f.Land)
+	}
+	v, err := a.Jobs.Preview(c.Context(), in.Kind, f, jobs.Wish{Operator: c.operator.Name, Reason: reason, Authority: authority})
 	if errors.Is(err, jobs.ErrTooMany) {
 		return 0, nil, &Problem{http.StatusUnprocessableEntity, "too-many", "The filter names too much",
 			fmt.Sprintf("A job has at most %d items; narrow the filter.", jobs.MaxItems)}

@@ -406,6 +406,9 @@ func (l *lane) take(ctx context.Context, rec *bus.Record, spill bool) error {
 	}
 	d := acct.Delivery(m.DeliveryID)
 	if d == nil || d.Revision != m.Revision || acct.DecisionID != m.Decision {
+		if d == nil && m.Instruction != nil && m.Instruction.Kind == submission.InstructRelease {
+			return l.forget(m)
+		}
 		s.logger.Info("delivery record of another decision dropped", "submission", m.ID, "delivery", m.DeliveryID)
 		return nil
 	}
@@ -530,6 +533,20 @@ func (l *lane) dies(e *entry) {
 	defer l.mu.Unlock()
 	e.offset, e.dead, e.running, e.fresh = noOffset, true, false, false
 	l.q.put(e)
+}
+
+// forget ends a dead delivery whose place a higher revision has taken: the
+// account knows it no longer, and it holds its case no longer.
+func (l *lane) forget(m submission.DeliveryMeta) error {
+	l.mu.Lock()
+	e := l.q.byID[m.DeliveryID]
+	running := e != nil && e.running
+	l.mu.Unlock()
+	if running {
+		return errAgain
+	}
+	l.finish(e)
+	return nil
 }
 
 // control carries out an operator's order about a dead or waiting delivery.

@@ -97,7 +97,7 @@ func (b *batch) carry(ctx context.Context, works []*work) {
 			}
 			b.carry(ctx, []*work{w})
 		}
-	case len(works[0].deliveries) > 0:
+	case works[0].held == nil && len(works[0].deliveries) > 0:
 		w := works[0]
 		w.bury(fault.Wrap(err, fault.Permanent, fault.ReasonTooLarge, "the message is too large for a record"))
 		b.carry(ctx, works)

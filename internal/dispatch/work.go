@@ -55,12 +55,46 @@ func (w *work) plan(ctx context.Context) (err error) {
 	decision, known := w.recorded()
 	if !known && w.acct.Dispatched >= w.meta.Revision {
 		w.metrics.repeats.Inc()
+		w.deliveries = w.releases() // a crash may have come before they were appended
+		return nil
+	}
+	if !known && w.alive() {
+		w.logger.Info("an order to replace deliveries came when one of them was no longer dead; it is dropped", "submission", w.meta.ID)
 		return nil
 	}
 	if known {
 		return w.deliver(ctx, decision, w.acct.DecisionID, nil)
 	}
 	return w.decide(ctx)
+}
+
+// replaces returns what the record takes the place of, by an operator's order.
+func (w *work) replaces() []submission.Replaced {
+	if i := w.meta.Instruction; i != nil {
+		return i.Replaces
+	}
+	return nil
+}
+
+// alive says whether a delivery that shall be replaced is not dead after all:
+// somebody redrove it meanwhile, and it may arrive.
+func (w *work) alive() bool {
+	return len(w.replaces()) > 0 && slices.ContainsFunc(w.acct.Deliveries, func(d *submission.DeliveryAccount) bool { return d.State != submission.Dead })
+}
+
+// releases are dispatch's words to delivery about what was replaced. They stand
+// behind the deliveries that take the place, so that those come first in the
+// case.
+func (w *work) releases() (out []*bus.Record) {
+	for _, d := range w.replaces() {
+		m := submission.DeliveryMeta{Meta: w.meta, DeliveryID: submission.NewDeliveryID(w.meta.ID, d.Destination, w.meta.Revision-1),
+			Destination: d.Destination, Order: d.Order}
+		m.Revision = w.meta.Revision - 1
+		m.Instruction = &submission.Instruction{Kind: submission.InstructRelease, Operator: w.meta.Instruction.Operator, At: w.meta.Instruction.At}
+		out = append(out, &bus.Record{Topic: TopicDeliveries, Partition: w.rec.Partition, Key: []byte(w.meta.CaseID.String()),
+			Headers: m.Headers(submission.TypeControl), Time: w.now()})
+	}
+	return out
 }
 
 // recorded returns the decision of this very record when a crash may have come
@@ -145,6 +179,11 @@ func (w *work) deliver(ctx context.Context, d *submission.Decision, decisionID u
 		dm := submission.DeliveryMeta{Meta: m, DeliveryID: p.ID, Destination: p.Destination, Adapter: p.Adapter, Format: p.Format,
 			AuthorityID: d.Authority.ID, Decision: decisionID, Order: w.rec.Offset}
 		dm.Instruction = nil
+		for _, old := range w.replaces() {
+			if old.Destination == p.Destination {
+				dm.Order = old.Order // its predecessor's place in the case
+			}
+		}
 		w.deliveries = append(w.deliveries, &bus.Record{Topic: TopicDeliveries, Partition: w.rec.Partition, Key: []byte(m.CaseID.String()),
 			Value: value, Headers: dm.Headers(submission.TypeDelivery), Time: w.now()})
 	}
@@ -152,6 +191,7 @@ func (w *work) deliver(ctx context.Context, d *submission.Decision, decisionID u
 	// none has been handed over, and the submission can still go to the dead
 	// letters as a whole.
 	slices.SortStableFunc(w.deliveries, func(a, b *bus.Record) int { return len(b.Value) - len(a.Value) })
+	w.deliveries = append(w.deliveries, w.releases()...)
 	if decided != nil {
 		w.events = append(w.preface(), *decided)
 		w.done = func() { w.metrics.decided.WithLabelValues(string(m.Land), string(m.Service)).Inc() }
@@ -246,7 +286,7 @@ func (w *work) keep(topic string, ev submission.Event) {
 	headers := m.Headers(submission.TypeSubmission)
 	headers["ce_reason"] = ev.Reason
 	w.held = &bus.Record{Topic: topic, Partition: w.rec.Partition, Key: []byte(m.CaseID.String()), Value: w.rec.Value, Headers: headers, Time: w.now()}
-	w.events, w.deliveries = append(w.preface(), ev), nil
+	w.events, w.deliveries = append(w.preface(), ev), w.releases()
 }
 
 // preface is what stands before the decision: the acceptance, copied from the

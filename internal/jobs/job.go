@@ -17,10 +17,15 @@ type Kind string
 const (
 	Redrive Kind = "redrive"
 	Close   Kind = "close"
+	Anew    Kind = "renew"   // decided and mapped anew, one revision higher
+	Reroute Kind = "reroute" // the same, for an authority that the operator names
 )
 
 // Kinds returns every kind.
-func Kinds() []Kind { return []Kind{Redrive, Close} }
+func Kinds() []Kind { return []Kind{Redrive, Close, Anew, Reroute} }
+
+// anew says whether items are submissions that get a higher revision.
+func (k Kind) anew() bool { return k == Anew || k == Reroute }
 
 // ForceFrom is the redrive of one thing that an operator must force: what died
 // twice again after being redriven wants mending, not another try.
@@ -63,16 +68,18 @@ func (i Item) often() bool { return i.Redrives+1 >= ForceFrom }
 
 // Job is what a preview fixed.
 type Job struct {
-	ID       uuid.UUID         `json:"id"`
-	Kind     Kind              `json:"kind"`
-	Filter   Filter            `json:"filter"`
-	Reason   string            `json:"reason,omitempty"` // of a close
-	Operator string            `json:"operator"`
-	At       time.Time         `json:"at"`
-	Items    int               `json:"items"`
-	Often    int               `json:"often"` // items that were redriven twice already; left out without force
-	Lands    []submission.Land `json:"lands"` // of the items
-	Groups   []Group           `json:"groups"`
+	ID     uuid.UUID `json:"id"`
+	Kind   Kind      `json:"kind"`
+	Filter Filter    `json:"filter"`
+	Reason string    `json:"reason,omitempty"` // of a close
+	// Authority is whom a reroute goes to.
+	Authority string            `json:"authority,omitempty"`
+	Operator  string            `json:"operator"`
+	At        time.Time         `json:"at"`
+	Items     int               `json:"items"`
+	Often     int               `json:"often"` // items that were redriven twice already; left out without force
+	Lands     []submission.Land `json:"lands"` // of the items
+	Groups    []Group           `json:"groups"`
 	// Ungrouped is how many items belong to groups beyond the first.
 	Ungrouped int `json:"ungrouped,omitempty"`
 }
@@ -100,6 +107,7 @@ const (
 	WillDie       = "dead"       // dies again
 	WillHold      = "unassigned" // held for an operator
 	WillNothing   = "unreadable" // the held record cannot be read
+	WillStay      = "alive"      // another delivery of the submission is not dead; it is left as it is
 	WillClose     = "close"
 )
 
@@ -182,6 +190,7 @@ const (
 	LeftGone       = "gone"       // the held record is not there
 	LeftUnreadable = "unreadable" // the held record cannot be read
 	LeftTooLarge   = "too-large"  // the order does not fit into a record
+	LeftAlive      = "alive"      // another delivery of the submission is not dead
 	LeftUnknown    = "unknown"    // the account does not know it
 )
 

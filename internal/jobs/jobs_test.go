@@ -35,7 +35,7 @@ func TestRedriveStoppedCrashedResumed(t *testing.T) {
 		}
 	}
 	j, crash := r.replica()
-	v, err := j.Preview(r.ctx, jobs.Redrive, deadLetters, "", "anna")
+	v, err := j.Preview(r.ctx, jobs.Redrive, deadLetters, jobs.Wish{Operator: "anna"})
 	r.must(err)
 	if v.State != jobs.Previewed || v.Items != len(want) || len(v.Groups) != 2 {
 		t.Fatalf("the preview is %+v", v)
@@ -139,7 +139,7 @@ func TestWhatIsLeft(t *testing.T) {
 	r.must(r.ledger.Append(r.ctx, r.partition(gone), accepted(gone), e))
 	r.held(r.meta("held", "e", 5))
 	j, _ := r.replica()
-	v, err := j.Preview(r.ctx, jobs.Redrive, deadLetters, "", "anna")
+	v, err := j.Preview(r.ctx, jobs.Redrive, deadLetters, jobs.Wish{Operator: "anna"})
 	r.must(err)
 	if v.Items != 5 || v.Often != 1 {
 		t.Fatalf("the preview is %+v", v)
@@ -166,7 +166,7 @@ func TestWhatIsLeft(t *testing.T) {
 	if _, err := j.Say(r.ctx, v.ID, jobs.Word{Verb: jobs.Run, Operator: "anna"}); !errors.Is(err, jobs.ErrState) {
 		t.Errorf("a job that is done was run: %v", err)
 	}
-	v, err = j.Preview(r.ctx, jobs.Redrive, jobs.Filter{State: submission.Dead, Destination: "bb"}, "", "anna")
+	v, err = j.Preview(r.ctx, jobs.Redrive, jobs.Filter{State: submission.Dead, Destination: "bb"}, jobs.Wish{Operator: "anna"})
 	r.must(err)
 	_, err = j.Say(r.ctx, v.ID, jobs.Word{Verb: jobs.Run, Operator: "anna", Force: true})
 	r.must(err)
@@ -184,7 +184,7 @@ func TestStopsItself(t *testing.T) {
 		r.dead(r.meta(fmt.Sprint(n), fmt.Sprint(n), n), 0)
 	}
 	j, _ := r.replica()
-	v, err := j.Preview(r.ctx, jobs.Redrive, deadLetters, "", "anna")
+	v, err := j.Preview(r.ctx, jobs.Redrive, deadLetters, jobs.Wish{Operator: "anna"})
 	r.must(err)
 	_, err = j.Say(r.ctx, v.ID, jobs.Word{Verb: jobs.Run, Operator: "anna", Rate: 1000})
 	r.must(err)
@@ -211,7 +211,7 @@ func TestCloseInBulk(t *testing.T) {
 		}
 	}
 	j, _ := r.replica()
-	v, err := j.Preview(r.ctx, jobs.Close, deadLetters, "sent by post", "anna")
+	v, err := j.Preview(r.ctx, jobs.Close, deadLetters, jobs.Wish{Operator: "anna", Reason: "sent by post"})
 	r.must(err)
 	r.dead(r.meta("late", "late", 999), 0)
 	_, err = j.Say(r.ctx, v.ID, jobs.Word{Verb: jobs.Run, Operator: "anna", Rate: 1000})
@@ -258,7 +258,7 @@ func TestForecast(t *testing.T) {
 	put("mended", 4, "99050012104000", true)
 	j, _ := r.replica()
 	look := func() (out []string) {
-		v, err := j.Preview(r.ctx, jobs.Redrive, deadLetters, "", "anna")
+		v, err := j.Preview(r.ctx, jobs.Redrive, deadLetters, jobs.Wish{Operator: "anna"})
 		r.must(err)
 		for _, g := range v.Groups {
 			for _, f := range g.Forecast {
@@ -287,9 +287,9 @@ func TestOneAtATime(t *testing.T) {
 		r.dead(r.meta(fmt.Sprint(n), fmt.Sprint(n), n), 0)
 	}
 	j, _ := r.replica()
-	first, err := j.Preview(r.ctx, jobs.Redrive, deadLetters, "", "anna")
+	first, err := j.Preview(r.ctx, jobs.Redrive, deadLetters, jobs.Wish{Operator: "anna"})
 	r.must(err)
-	second, err := j.Preview(r.ctx, jobs.Redrive, deadLetters, "", "bernd")
+	second, err := j.Preview(r.ctx, jobs.Redrive, deadLetters, jobs.Wish{Operator: "bernd"})
 	r.must(err)
 	queued := make(chan struct{})
 	r.clock.then(func(time.Duration) {
@@ -309,5 +309,31 @@ func TestOneAtATime(t *testing.T) {
 	r.until(j, second.ID, jobs.Done)
 	if got, orders := r.effects(); len(got) != 40 || orders != 40 {
 		t.Errorf("%d orders, of which %d took effect", orders, len(got))
+	}
+}
+
+// Sent to another authority, or mapped anew, every submission gets one revision
+// more, once; and what it takes the place of is named in the order.
+func TestRerouteInBulk(t *testing.T) {
+	for _, kind := range []jobs.Kind{jobs.Anew, jobs.Reroute} {
+		r := newRig(t)
+		r.dead(r.meta("a", "a", 1), 2) // the counter is the delivery's own
+		r.dead(r.meta("b", "b", 2), 0)
+		r.held(r.meta("c", "c", 3))
+		j, _ := r.replica()
+		v, err := j.Preview(r.ctx, kind, deadLetters, jobs.Wish{Operator: "anna", Authority: "other"})
+		r.must(err)
+		_, err = j.Say(r.ctx, v.ID, jobs.Word{Verb: jobs.Run, Operator: "anna"})
+		r.must(err)
+		if done := r.until(j, v.ID, jobs.Done); done.Progress.Ordered != 3 {
+			t.Errorf("%s: %+v", kind, done.Progress)
+		}
+		for _, key := range []string{"a", "b", "c"} {
+			a, err := r.store.Get(r.ctx, submission.NewID("service-bw", key))
+			r.must(err)
+			if a.Dispatched != 2 || a.State != submission.InFlight {
+				t.Errorf("%s: %s is %s at revision %d", kind, key, a.State, a.Dispatched)
+			}
+		}
 	}
 }

@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"weiche/internal/bus"
@@ -12,6 +13,10 @@ import (
 // ErrUnreadable says that a held record cannot be read, or is not what the
 // account says: it can only be closed.
 var ErrUnreadable = errors.New("the held record cannot be read")
+
+// ErrAlive says that a submission cannot take the place of its deliveries, since
+// one of them is not dead: what arrived must not arrive as something else too.
+var ErrAlive = errors.New("a delivery of it is not dead")
 
 // Fetcher reads held records.
 type Fetcher interface {
@@ -41,6 +46,44 @@ func Decide(ctx context.Context, log Fetcher, acct *submission.Account, ins *sub
 		return Order{}, ErrUnreadable
 	}
 	m.Revision, m.Instruction = acct.Dispatched+1, ins
+	return Order{
+		&bus.Record{Topic: bus.TopicSubmissions, Partition: rec.Partition, Key: []byte(m.CaseID.String()), Value: rec.Value,
+			Headers: m.Headers(submission.TypeSubmission), Time: ins.At},
+		func(now *submission.Account) bool { return now.Dispatched >= m.Revision },
+	}, nil
+}
+
+// Renewable says whether a submission can be decided and mapped anew: dispatch
+// holds it, or every delivery of it is dead.
+func Renewable(a *submission.Account) bool {
+	return Held(a) || a.Own == submission.InFlight && len(a.Deliveries) > 0 &&
+		!slices.ContainsFunc(a.Deliveries, func(d *submission.DeliveryAccount) bool { return d.State != submission.Dead || d.Held == nil })
+}
+
+// Renew is the order to decide and map a submission anew, one revision higher,
+// where its deliveries are dead: the new ones take their place in the case, under
+// ids of their own. What dispatch holds is sent through it as Decide does.
+func Renew(ctx context.Context, log Fetcher, acct *submission.Account, ins *submission.Instruction) (Order, error) {
+	if Held(acct) {
+		return Decide(ctx, log, acct, ins)
+	}
+	if !Renewable(acct) {
+		return Order{}, ErrAlive
+	}
+	at := acct.Deliveries[0].Held
+	rec, err := log.Fetch(ctx, at.Topic, at.Partition, at.Offset)
+	if err != nil {
+		return Order{}, err
+	}
+	m, err := submission.ParseMeta(rec.Headers)
+	if err != nil || m.ID != acct.ID {
+		return Order{}, ErrUnreadable
+	}
+	order := *ins
+	for _, d := range acct.Deliveries {
+		order.Replaces = append(order.Replaces, submission.Replaced{Destination: d.Destination, Order: d.Order})
+	}
+	m.Revision, m.Instruction = acct.Dispatched+1, &order
 	return Order{
 		&bus.Record{Topic: bus.TopicSubmissions, Partition: rec.Partition, Key: []byte(m.CaseID.String()), Value: rec.Value,
 			Headers: m.Headers(submission.TypeSubmission), Time: ins.At},

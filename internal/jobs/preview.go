@@ -38,18 +38,25 @@ type groupKey struct {
 	destination, reason string
 }
 
+// Wish is what an operator says when asking for a preview.
+type Wish struct {
+	Operator  string
+	Reason    string // of a close
+	Authority string // of a reroute
+}
+
 // Preview fixes the items that the filter names now, says what they have in
 // common and what would become of them, and keeps both until the job is told to
-// run. reason is a close's. ErrTooMany asks for a narrower filter.
-func (j *Jobs) Preview(ctx context.Context, kind Kind, f Filter, reason, operator string) (*View, error) {
+// run. ErrTooMany asks for a narrower filter.
+func (j *Jobs) Preview(ctx context.Context, kind Kind, f Filter, w Wish) (*View, error) {
 	if err := j.Projector.WaitAsked(ctx); err != nil {
 		return nil, err
 	}
-	all, err := j.collect(ctx, f)
+	all, err := j.collect(ctx, kind, f)
 	if err != nil {
 		return nil, err
 	}
-	job := Job{ID: uuid.New(), Kind: kind, Filter: f, Reason: reason, Operator: operator, At: j.Now().UTC(), Items: len(all), Groups: []Group{}, Lands: lands(all)}
+	job := Job{ID: uuid.New(), Kind: kind, Filter: f, Reason: w.Reason, Authority: w.Authority, Operator: w.Operator, At: j.Now().UTC(), Items: len(all), Groups: []Group{}, Lands: lands(all)}
 	for _, i := range all {
 		if i.often() {
 			job.Often++
@@ -61,15 +68,22 @@ func (j *Jobs) Preview(ctx context.Context, kind Kind, f Filter, reason, operato
 	if err := j.keep(ctx, job, all); err != nil {
 		return nil, err
 	}
-	j.Logger.Info("a job was previewed", "job", job.ID, "kind", string(kind), "operator", operator, "items", job.Items)
+	j.Logger.Info("a job was previewed", "job", job.ID, "kind", string(kind), "operator", w.Operator, "items", job.Items)
 	return j.Get(ctx, job.ID)
 }
 
 // collect finds the items, in the order of acceptance: within a case the oldest
 // is redriven first.
-func (j *Jobs) collect(ctx context.Context, f Filter) ([]found, error) {
+func (j *Jobs) collect(ctx context.Context, kind Kind, f Filter) ([]found, error) {
 	var all []found
+	known := map[uuid.UUID]bool{} // submissions, where they are the items
 	err := j.Store.EachLetter(ctx, f.State, f.query(), func(a *submission.Account, d *submission.DeliveryAccount) error {
+		if kind.anew() {
+			if known[a.ID] {
+				return nil
+			}
+			known[a.ID] = true
+		}
 		if len(all) == MaxItems {
 			return ErrTooMany
 		}
@@ -78,6 +92,9 @@ func (j *Jobs) collect(ctx context.Context, f Filter) ([]found, error) {
 		held := a.Held
 		if d != nil {
 			i.Delivery, i.Redrives, i.Revision, i.order, held = d.ID, d.Redrives, d.Revision, d.Order, d.Held
+			if kind.anew() {
+				i.Delivery, i.Redrives, i.Revision = uuid.Nil, a.Redrives, a.Dispatched
+			}
 			i.group.origin, i.group.destination, i.group.reason = submission.StageDelivery, d.Destination, d.Reason
 		}
 		if held != nil {
@@ -149,7 +166,7 @@ func (j *Jobs) group(ctx context.Context, job *Job, all []found) error {
 		g.Tried = min(len(list), perGroup, max(1, maxTried/len(job.Groups)))
 		counts := map[Forecast]int{}
 		for t := range g.Tried {
-			fc, err := j.forecast(ctx, job.Kind, all[list[t*len(list)/g.Tried]])
+			fc, err := j.forecast(ctx, job, all[list[t*len(list)/g.Tried]])
 			if err != nil {
 				return err
 			}
@@ -167,8 +184,8 @@ func (j *Jobs) group(ctx context.Context, job *Job, all []found) error {
 }
 
 // forecast says what would become of one item now.
-func (j *Jobs) forecast(ctx context.Context, kind Kind, i found) (Forecast, error) {
-	if kind == Close {
+func (j *Jobs) forecast(ctx context.Context, job *Job, i found) (Forecast, error) {
+	if job.Kind == Close {
 		return Forecast{What: WillClose}, nil
 	}
 	acct, err := j.Store.Get(ctx, i.Submission)
@@ -177,8 +194,13 @@ func (j *Jobs) forecast(ctx context.Context, kind Kind, i found) (Forecast, erro
 	}
 	held := acct.Held
 	d := acct.Delivery(i.Delivery)
-	if d != nil {
+	switch {
+	case d != nil:
 		held = d.Held
+	case job.Kind.anew() && !Renewable(acct):
+		return Forecast{What: WillStay}, nil
+	case held == nil && len(acct.Deliveries) > 0:
+		held = acct.Deliveries[0].Held
 	}
 	if held == nil {
 		return Forecast{What: WillNothing}, nil
@@ -195,6 +217,9 @@ func (j *Jobs) forecast(ctx context.Context, kind Kind, i found) (Forecast, erro
 		return Forecast{What: WillNothing}, nil //nolint:nilerr // that is what is said
 	}
 	m.Instruction = nil
+	if job.Kind == Reroute {
+		m.Instruction = &submission.Instruction{Kind: submission.InstructAssign, Authority: job.Authority, At: job.At}
+	}
 	now := j.Foresight.Try(ctx, m, rec.Value)
 	if d == nil {
 		switch {

@@ -108,7 +108,7 @@ func (j *Jobs) judge(ctx context.Context, v *View) error {
 	}
 	p := now.Progress
 	dead := p.Outcomes[string(submission.Dead)]
-	if v.Kind == Redrive && now.State == Running && !now.force() && now.last().Verb == Run && dead >= stopLeast && float64(dead) >= stopShare*float64(p.Ordered) {
+	if v.Kind != Close && now.State == Running && !now.force() && now.last().Verb == Run && dead >= stopLeast && float64(dead) >= stopShare*float64(p.Ordered) {
 		_, err := j.Say(ctx, v.ID, Word{Verb: Stop, Operator: Router, Reason: "most of what was redriven died again"})
 		return err
 	}
@@ -266,7 +266,7 @@ func (r *run) make(ctx context.Context, i Item) (o *Order, left string, err erro
 		return nil, "", nil
 	case !same:
 		return nil, LeftChanged, nil
-	case r.view.Kind == Redrive && i.often() && !r.view.force():
+	case r.view.Kind != Close && i.often() && !r.view.force():
 		return nil, LeftOften, nil
 	}
 	w := r.view.Job
@@ -282,6 +282,12 @@ func (r *run) make(ctx context.Context, i Item) (o *Order, left string, err erro
 		} else {
 			made = CloseSubmission(acct, acct.Held.Partition, ins)
 		}
+	case w.Kind.anew():
+		ins.Kind, ins.Force = submission.InstructRedrive, i.often()
+		if w.Kind == Reroute {
+			ins.Kind, ins.Authority = submission.InstructAssign, w.Authority
+		}
+		made, err = Renew(ctx, r.Log, acct, ins)
 	case d != nil:
 		ins.Kind, ins.Force = submission.InstructRedrive, i.often()
 		made, err = Again(ctx, r.Log, d, ins)
@@ -292,6 +298,8 @@ func (r *run) make(ctx context.Context, i Item) (o *Order, left string, err erro
 	switch {
 	case errors.Is(err, ErrUnreadable):
 		return nil, LeftUnreadable, nil
+	case errors.Is(err, ErrAlive):
+		return nil, LeftAlive, nil
 	case errors.Is(err, bus.ErrNotThere):
 		return nil, LeftGone, nil
 	case err != nil:
@@ -303,6 +311,9 @@ func (r *run) make(ctx context.Context, i Item) (o *Order, left string, err erro
 // stands says whether an item was ordered already since it was previewed, and
 // whether it still is what it was.
 func (i Item) stands(acct *submission.Account, kind Kind, state submission.State) (done, same bool) {
+	if kind.anew() {
+		return acct.Dispatched > i.Revision, acct.Dispatched == i.Revision && (acct.Own == state || acct.State == state)
+	}
 	if i.Delivery != (Item{}).Delivery {
 		d := acct.Delivery(i.Delivery)
 		switch {

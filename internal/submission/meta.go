@@ -1,6 +1,8 @@
 package submission
 
 import (
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -43,6 +45,12 @@ type Meta struct {
 	Instruction *Instruction
 }
 
+// Replaced is a dead delivery of the revision before, with its place in its case.
+type Replaced struct {
+	Destination string `json:"destination"`
+	Order       int64  `json:"order"`
+}
+
 // Note is what the event of a redrive says beside the operator's name.
 func (i *Instruction) Note() string {
 	if i.Job == "" {
@@ -59,6 +67,9 @@ const (
 	InstructAssign  InstructionKind = "assign"
 	InstructRedrive InstructionKind = "redrive"
 	InstructClose   InstructionKind = "close"
+	// Dispatch's own word to delivery: a higher revision has taken the place of a
+	// dead delivery, which holds its case no longer.
+	InstructRelease InstructionKind = "release"
 )
 
 // Instruction is an operator's order. It travels in the stage's own topic, so
@@ -70,7 +81,9 @@ type Instruction struct {
 	Reason    string          `json:"reason,omitempty"`    // close
 	Force     bool            `json:"force,omitempty"`
 	Job       string          `json:"job,omitempty"` // of many orders, the job's id
-	At        time.Time       `json:"at"`
+	// Replaces names the dead deliveries that a higher revision takes the place of.
+	Replaces []Replaced `json:"replaces,omitempty"`
+	At       time.Time  `json:"at"`
 }
 
 // DeliveryMeta is the payload-free part of a delivery record, of a waiting
@@ -164,6 +177,9 @@ func (w *headerWriter) meta(m *Meta, recordType string) {
 		if i.Job != "" {
 			h["ce_job"] = i.Job
 		}
+		if len(i.Replaces) > 0 {
+			h["ce_replaces"] = replacesText(i.Replaces)
+		}
 		if i.Force {
 			h["ce_force"] = "true"
 		}
@@ -185,11 +201,42 @@ func ParseMeta(h map[string]string) (Meta, error) {
 			Kind: InstructionKind(k), Operator: h["ce_operator"], Authority: h["ce_assign"],
 			Reason: h["ce_closereason"], Force: h["ce_force"] == "true", Job: h["ce_job"], At: r.time("ce_instructedat"),
 		}
+		var ok bool
+		if m.Instruction.Replaces, ok = parseReplaces(h["ce_replaces"]); !ok {
+			r.fail("ce_replaces", "is malformed")
+		}
 	}
 	if m.Portal == "" || m.Land == "" || m.Service == "" {
 		r.fail("ce_portal, ce_land or ce_service", "is missing")
 	}
 	return m, r.err
+}
+
+// replacesText writes "destination=order,…"; a destination's name has neither sign.
+func replacesText(list []Replaced) string {
+	var b []byte
+	for i, d := range list {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendInt(append(append(b, d.Destination...), '='), d.Order, 10)
+	}
+	return string(b)
+}
+
+func parseReplaces(s string) (list []Replaced, ok bool) {
+	if s == "" {
+		return nil, true
+	}
+	for part := range strings.SplitSeq(s, ",") {
+		name, order, _ := strings.Cut(part, "=")
+		n, err := strconv.ParseInt(order, 10, 64)
+		if name == "" || err != nil {
+			return nil, false
+		}
+		list = append(list, Replaced{name, n})
+	}
+	return list, true
 }
 
 // Headers writes the record headers of a delivery, a waiting record or a dead

@@ -222,7 +222,8 @@ func TestMetaRoundTrip(t *testing.T) {
 			Append: id("append"), SenderHash: rapid.SampledFrom([]string{"", "ab"}).Draw(rt, "hash")}
 		if rapid.Bool().Draw(rt, "instructed") {
 			m.Instruction = &Instruction{Kind: rapid.SampledFrom([]InstructionKind{InstructAssign, InstructRedrive, InstructClose}).Draw(rt, "kind"),
-				Operator: word.Draw(rt, "operator"), Authority: word.Draw(rt, "authority"), Reason: word.Draw(rt, "why"), Force: rapid.Bool().Draw(rt, "force"), At: at("instructed")}
+				Operator: word.Draw(rt, "operator"), Authority: word.Draw(rt, "authority"), Reason: word.Draw(rt, "why"), Force: rapid.Bool().Draw(rt, "force"), At: at("instructed"),
+				Job: rapid.SampledFrom([]string{"", "a job"}).Draw(rt, "job"), Replaces: rapid.SampledFrom([][]Replaced{nil, {{"08-a", 0}}, {{"08-a", 1 << 60}, {"08-b", 7}}}).Draw(rt, "replaces")}
 		}
 		got, err := ParseMeta(m.Headers(TypeSubmission))
 		if err != nil || !reflect.DeepEqual(got, m) {
@@ -321,5 +322,17 @@ func TestIDsNeverChange(t *testing.T) {
 	if NewID("a", "bc") == NewID("ab", "c") || NewDeliveryID(anID, "a", 1) == NewDeliveryID(anID, "a", 2) ||
 		NewEventID(EventDead, anID, "1", "2") == NewEventID(EventDead, anID, "12") {
 		t.Error("two different things have one id")
+	}
+}
+
+// A list of replaced deliveries that nobody wrote is refused.
+func TestReplacesMalformed(t *testing.T) {
+	m := instructed(exampleMeta(), Instruction{Kind: InstructRedrive})
+	for _, text := range []string{",", "a", "a=", "=1", "a=1,", "a=x", "a=1,,b=2", "a=99999999999999999999"} {
+		h := m.Headers(TypeSubmission)
+		h["ce_replaces"] = text
+		if _, err := ParseMeta(h); err == nil {
+			t.Errorf("%q was read", text)
+		}
 	}
 }
