@@ -137,7 +137,7 @@ func TestResume(t *testing.T) {
 	for i := range content {
 		content[i] = byte(i * i >> 7)
 	}
-	for _, c := range []struct {
+	for i, c := range []struct {
 		name  string
 		spoil func(t *testing.T, partial string)
 		most  int64 // bytes that may cross again
@@ -163,6 +163,9 @@ func TestResume(t *testing.T) {
 		{"unreadable", func(t *testing.T, p string) { must(t, os.Chmod(p, 0o200)) }, size + 1<<20},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			if testing.Short() && i > 1 {
+				t.Skip("the first two stand for the others")
+			}
 			x, deps := startSSHD(t), newDeps(t)
 			r := newRelay(t, addr(x.port))
 			a := open(t, deps, x.base(deps).with("port", fmt.Sprint(r.port)))
