@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -17,9 +18,12 @@ import (
 )
 
 const (
-	cutEvery  = 5 * time.Second
-	tidyEvery = time.Hour
-	signEvery = 15 * time.Minute
+	cutEvery = 5 * time.Second
+	// countEvery is how often what was accepted is counted, and so how much longer
+	// than needed finished submissions lie there: a tally is an event that stays.
+	countEvery = 10 * time.Second
+	tidyEvery  = time.Hour
+	signEvery  = 15 * time.Minute
 	// orphanAge is how long bytes stay that nothing refers to: what refers to
 	// them may be on its way. The design's figure for blobs.
 	orphanAge = 24 * time.Hour
@@ -34,6 +38,8 @@ func (a *App) janitor(ctx context.Context) error {
 	}
 	cut := time.NewTicker(cutEvery)
 	defer cut.Stop()
+	count := time.NewTicker(countEvery)
+	defer count.Stop()
 	tidy := time.NewTicker(tidyEvery)
 	defer tidy.Stop()
 	sign := time.NewTicker(signEvery)
@@ -46,6 +52,8 @@ func (a *App) janitor(ctx context.Context) error {
 			a.checkpoint(ctx)
 		case <-cut.C:
 			a.cut(ctx)
+		case <-count.C:
+			a.count(ctx)
 		case <-tidy.C:
 			tidying{a, a.now()}.run(ctx)
 		}
@@ -78,7 +86,54 @@ func (a *App) cut(ctx context.Context) {
 			if ok, err := a.ledger.Owns(ctx, s.stage, p, epoch); err != nil || !ok {
 				continue
 			}
-			a.deleteBelow(ctx, s.topic, p, committed[p])
+			below := committed[p]
+			if s.topic == status.TopicSubmissions {
+				below = min(below, a.store.CountedBelow(p))
+			}
+			a.deleteBelow(ctx, s.topic, p, below)
+		}
+	}
+}
+
+// count tells how many submissions were accepted, as far as dispatch has
+// finished them, so that they can be cut.
+func (a *App) count(ctx context.Context) {
+	owned := a.dispatch.Owned()
+	if len(owned) == 0 {
+		return
+	}
+	committed, err := a.bus.Committed(ctx, dispatch.Group, dispatch.Topic)
+	if err != nil {
+		return // the bus says so by itself
+	}
+	for p, epoch := range owned {
+		if int(p) >= len(committed) || committed[p] <= 0 {
+			continue
+		}
+		if err := a.countPartition(ctx, p, epoch, committed[p]); err != nil && ctx.Err() == nil {
+			a.logger.Warn("accepted submissions could not be counted, trying again", "partition", p, "reason", fault.Of(err).Reason)
+		}
+	}
+}
+
+func (a *App) countPartition(ctx context.Context, p int32, epoch, below int64) error {
+	for {
+		// So everything is projected that was said of what is committed.
+		if ok, err := a.ledger.Owns(ctx, submission.StageDispatch, p, epoch); err != nil || !ok {
+			return err
+		}
+		t, err := a.projector.Tally(ctx, p, below)
+		if err != nil || t == nil {
+			return err
+		}
+		for _, u := range t.Untold {
+			a.logger.Error("a submission was accepted, and dispatch has passed it without a word; its record is kept, and the next start of all routers takes it up",
+				"submission", u.Submission, "partition", p, "offset", u.Offset, "land", u.Land, "service", u.Service)
+		}
+		ev := submission.Event{ID: submission.NewEventID(submission.EventCounted, uuid.Nil, strconv.Itoa(int(p)), strconv.FormatInt(t.From, 10), strconv.FormatInt(t.To, 10)),
+			Type: submission.EventCounted, At: a.now().UTC(), Stage: submission.StageDispatch, Epoch: epoch, Counted: t}
+		if err := a.ledger.Append(ctx, p, ev); err != nil {
+			return err
 		}
 	}
 }
@@ -106,6 +161,7 @@ func (a tidying) run(ctx context.Context) {
 		{"forgetting old claims", a.forgetClaims},
 		{"destroying day keys", a.destroyDays},
 		{"sweeping blobs", a.sweep},
+		{"reconciling", a.reconcile},
 	} {
 		if err := step.do(ctx); err != nil {
 			if ctx.Err() == nil {
@@ -114,6 +170,16 @@ func (a tidying) run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// reconcile counts what the store has against what was accepted, so that a row
+// that is lost shows in the metric.
+func (a tidying) reconcile(ctx context.Context) error {
+	r, err := a.projector.Reconcile(ctx, status.ReconcileFilter{})
+	if err == nil && !r.Balanced() {
+		a.logger.Error("the account does not add up; router reconcile says more", "difference", r.Difference, "named", len(r.Differing))
+	}
+	return err
 }
 
 // cutHeld deletes dead letters and unassigned records below the lowest that the

@@ -2,6 +2,7 @@ package app
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha512"
 	"encoding/base64"
 	"encoding/hex"
@@ -20,6 +21,7 @@ import (
 	"weiche/internal/dispatch"
 	"weiche/internal/fault"
 	"weiche/internal/intake"
+	"weiche/internal/status"
 	"weiche/internal/submission"
 )
 
@@ -100,6 +102,7 @@ func TestJanitor(t *testing.T) {
 
 	// What is finished is cut; what waits for an operator is not, however old.
 	until("cut", func() bool {
+		a.count(t.Context())
 		a.cut(t.Context())
 		at, newest, err := a.bus.Offsets(t.Context(), dispatch.Topic)
 		must(t, err)
@@ -160,5 +163,17 @@ func TestJanitor(t *testing.T) {
 	var p *intake.Problem
 	if !errors.As(err, &p) || p.Reason != fault.ReasonKeyReused {
 		t.Errorf("another body under an old key: %v", err)
+	}
+
+	// Whatever was taken away, the account adds up.
+	for name, by := range map[string]func(context.Context, status.ReconcileFilter) (status.Reconciliation, error){"store": a.projector.Reconcile, "topics": a.projector.Recount} {
+		r, err := by(t.Context(), status.ReconcileFilter{})
+		accepted := 0
+		for _, l := range r.Lines {
+			accepted += l.Accepted
+		}
+		if err != nil || !r.Balanced() || accepted != 4 {
+			t.Errorf("by the %s: %+v, %v", name, r, err)
+		}
 	}
 }

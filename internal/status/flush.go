@@ -64,8 +64,32 @@ type changes struct {
 	submissions, deliveries, claimed []any
 	accepted                         map[offer]int
 	counts                           map[counted]int
+	hours                            map[hourly]int
 	deliveryCounts                   map[delivered]int
 }
+
+// hourly is a state in an hour of acceptance; undispatched is that of what no
+// event is known of.
+type hourly struct {
+	slot  slot
+	state submission.State
+}
+
+const undispatched submission.State = ""
+
+func hourlyOf(a *submission.Account) hourly {
+	if !a.Copied {
+		return hourly{slotOf(a), undispatched}
+	}
+	return hourly{slotOf(a), a.State}
+}
+
+// Beside their states, deliveries are counted by what decisions planned, and
+// what later decisions made void.
+const (
+	planned    submission.State = "planned"
+	superseded submission.State = "superseded"
+)
 
 // offer is a service in a Land.
 type offer struct {
@@ -87,7 +111,7 @@ type delivered struct {
 
 // flush writes what the batch changed.
 func (b *batch) flush() error {
-	c := &changes{accepted: map[offer]int{}, counts: map[counted]int{}, deliveryCounts: map[delivered]int{}}
+	c := &changes{accepted: map[offer]int{}, counts: map[counted]int{}, hours: map[hourly]int{}, deliveryCounts: b.planned}
 	for _, w := range b.order {
 		if !w.dirty {
 			continue
@@ -109,6 +133,9 @@ func (b *batch) flush() error {
 		return err
 	}
 	if err := b.flushCounts(c); err != nil {
+		return err
+	}
+	if err := b.flushTally(); err != nil {
 		return err
 	}
 	for src := range b.touched {
@@ -193,6 +220,12 @@ func (c *changes) count(was, now *submission.Account) {
 	}
 	if !was.Known() || from != to {
 		c.counts[to]++
+	}
+	if f, t := hourlyOf(was), hourlyOf(now); !was.Known() || f != t {
+		c.hours[t]++
+		if was.Known() {
+			c.hours[f]--
+		}
 	}
 	if was.Known() && from.offer != to.offer {
 		c.accepted[from.offer]--
@@ -302,6 +335,14 @@ func (b *batch) flushCounts(c *changes) error {
 			continue
 		}
 		if err := b.exec(b.g.addCount, string(k.offer.land), string(k.offer.service), string(k.state), n); err != nil {
+			return err
+		}
+	}
+	for k, n := range c.hours {
+		if n == 0 {
+			continue
+		}
+		if err := b.exec(b.g.addHourly, int64(k.slot.hour), string(k.slot.offer.land), string(k.slot.offer.service), string(k.state), n); err != nil {
 			return err
 		}
 	}

@@ -22,7 +22,7 @@ type Collector struct {
 	p     *Projector
 	scope func() Scope
 
-	submissions, deliveries, waitingAge, lag, undecodable, tampered *prometheus.Desc
+	submissions, deliveries, waitingAge, lag, undecodable, tampered, difference, deliveryDifference *prometheus.Desc
 }
 
 // NewCollector returns the collector of a projector's store; scope may be nil.
@@ -39,13 +39,18 @@ func NewCollector(p *Projector, scope func() Scope) *Collector {
 		waitingAge:  d("waiting_age_seconds", "How long the longest waiting delivery of a destination has been waiting; 0 where none waits.", "destination"),
 		lag:         d("projection_lag_records", "Records in the log that are not projected yet, measured every five seconds."),
 		undecodable: d("undecodable_total", "Records that the projection passed because nobody can read them."),
-		tampered:    d("tampered_checkpoints", "Checkpoints that do not agree with the events they cover."),
+		difference: prometheus.NewDesc("weiche_reconcile_difference_submissions",
+			"Accepted submissions, as counted in the submissions topic, that are in no state, or the reverse; rows lost from the store as of the last reconciliation.",
+			[]string{"land", "service"}, nil),
+		deliveryDifference: prometheus.NewDesc("weiche_reconcile_difference_deliveries",
+			"Deliveries that decisions planned and that are neither in a state nor superseded, or the reverse.", []string{"destination"}, nil),
+		tampered: d("tampered_checkpoints", "Checkpoints that do not agree with the events they cover."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.submissions, c.deliveries, c.waitingAge, c.lag, c.undecodable, c.tampered} {
+	for _, d := range []*prometheus.Desc{c.submissions, c.deliveries, c.waitingAge, c.lag, c.undecodable, c.tampered, c.difference, c.deliveryDifference} {
 		ch <- d
 	}
 }
@@ -78,7 +83,23 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 			states[k][st] = v
 		}
 	}
+	differ, err := c.p.store.differences(ctx)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(c.difference, err)
+		return
+	}
+	if lost := c.p.lost.Load(); lost != nil {
+		for k, n := range *lost {
+			differ[k] += n
+		}
+	}
+	for k := range differ { // of what was counted nothing may be known
+		if _, ok := states[k]; !ok {
+			states[k] = nil
+		}
+	}
 	for k, by := range states {
+		gauge(c.difference, float64(differ[k]), string(k.land), string(k.service))
 		for _, st := range submission.States() {
 			gauge(c.submissions, float64(by[st]), string(k.land), string(k.service), string(st))
 		}
@@ -95,7 +116,18 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	for _, d := range found {
 		destinations[d.Destination] = d
 	}
+	lost, err := c.p.store.deliveryDifferences(ctx)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(c.deliveryDifference, err)
+		return
+	}
+	for id := range lost { // what was planned may be in no state
+		if _, ok := destinations[id]; !ok {
+			destinations[id] = DestinationCount{}
+		}
+	}
 	for id, d := range destinations {
+		gauge(c.deliveryDifference, float64(lost[id]), id)
 		for _, st := range submission.States() {
 			if st != submission.Unassigned { // no delivery is
 				gauge(c.deliveries, float64(d.States[st]), id, string(st))

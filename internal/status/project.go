@@ -94,6 +94,12 @@ type batch struct {
 	epochs  map[epochKey]epoch
 	rows    int64
 	touched map[source]bool
+
+	tally    tallying
+	copies   map[int32][]copied // new ones
+	appended map[int32][]appended
+	sums     map[slot]*sums
+	planned  map[delivered]int // deliveries by planned or superseded
 }
 
 // item is a record that was read; id is what it is about.
@@ -117,7 +123,8 @@ type work struct {
 func newBatch(g *generation, verify Verify) *batch {
 	return &batch{g: g, verify: verify, stmts: map[*sql.Stmt]*sql.Stmt{}, works: map[uuid.UUID]*work{}, claims: map[uuid.UUID]int64{},
 		segments: map[int32][]*segment{}, offsets: maps.Clone(g.offsets), tips: maps.Clone(g.tips), epochs: maps.Clone(g.epochs), rows: g.rows,
-		touched: map[source]bool{}}
+		touched: map[source]bool{}, tally: g.tally.clone(), copies: map[int32][]copied{}, appended: map[int32][]appended{}, sums: map[slot]*sums{},
+		planned: map[delivered]int{}}
 }
 
 // read decodes the records that were not projected before.
@@ -274,10 +281,11 @@ func (b *batch) undecodable(i *item) error {
 
 // submission notes an acceptance that dispatch may not have copied yet.
 func (b *batch) submission(i *item) {
-	w := b.works[i.id]
+	w, p := b.works[i.id], i.r.Partition
+	b.appended[p] = append(b.appended[p], appendedOf(i))
 	if !w.now.acct.Known() {
 		w.now.acct.Accept(*i.meta)
-		w.now.partition, w.dirty = i.r.Partition, true
+		w.now.partition, w.dirty = p, true
 	}
 }
 
@@ -322,13 +330,49 @@ func (b *batch) event(i *item) error {
 		if err := b.exec(b.g.putRefusal, r.Partition, r.Offset, ev.ID[:], millis(ev.At), ev.Stage, ev.Portal, ev.Land, ev.Service, ev.Reason, r.Value); err != nil {
 			return err
 		}
+	case ev.Type == submission.EventCounted && ev.Counted != nil:
+		took, err := b.count(r.Partition, ev.Counted)
+		if err != nil {
+			return err
+		}
+		if took {
+			p.effect = effectChanged
+		}
 	case ev.Submission != uuid.Nil:
-		b.works[i.id].apply(*ev, &p)
+		if err := b.apply(b.works[i.id], ev, &p); err != nil {
+			return err
+		}
 	}
 	if ev.Submission == uuid.Nil {
 		return nil
 	}
 	return b.note(b.works[i.id], p)
+}
+
+// apply folds an event into its account, and notes what was accepted, planned
+// and superseded by it.
+func (b *batch) apply(w *work, ev *submission.Event, p *place) error {
+	before := w.now.acct.Deliveries
+	if w.apply(*ev, p); p.effect != effectChanged {
+		return nil
+	}
+	if ev.Type == submission.EventAccepted {
+		return b.toldOf(p.partition, ev)
+	}
+	if ev.DeliveryID != uuid.Nil {
+		return nil
+	}
+	if ev.Type == submission.EventDecided {
+		for i := range ev.Decision.Deliveries {
+			b.planned[delivered{ev.Decision.Deliveries[i].Destination, planned}]++
+		}
+	}
+	for _, d := range before {
+		if w.now.acct.Delivery(d.ID) == nil {
+			b.planned[delivered{d.Destination, superseded}]++
+		}
+	}
+	return nil
 }
 
 func (w *work) apply(ev submission.Event, p *place) {
@@ -426,6 +470,7 @@ func (b *batch) publish() {
 			g.known.add(w.id, hasCopied)
 		}
 	}
+	b.publishTally()
 	g.offsets, g.tips, g.epochs, g.rows = b.offsets, b.tips, b.epochs, b.rows
 }
 

@@ -53,7 +53,8 @@ type Projector struct {
 	store *Store
 	Options
 
-	lag atomic.Int64
+	lag  atomic.Int64
+	lost atomic.Pointer[map[offer]int] // rows, when Reconcile last counted them
 
 	mu      sync.Mutex
 	running bool

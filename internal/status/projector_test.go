@@ -548,7 +548,7 @@ func TestMetrics(t *testing.T) {
 		return status.Scope{Offers: map[submission.Land][]submission.Service{"14": {"99041006017000"}}, Destinations: []string{"idle"}}
 	}))
 	// At zero from the start.
-	if n, err := testutil.GatherAndCount(reg); err != nil || n != 6+5+1+3 {
+	if n, err := testutil.GatherAndCount(reg); err != nil || n != 7+6+1+3 {
 		t.Errorf("%d series before anything came, %v", n, err)
 	}
 	l := statustest.NewLog()
@@ -580,6 +580,7 @@ func TestMetrics(t *testing.T) {
 	for key, want := range map[string]float64{
 		"weiche_status_submissions 08 99050012104000 waiting": 1, "weiche_status_submissions 08 99050012104000 in-flight": 0,
 		"weiche_status_submissions 14 99041006017000 dead": 0, "weiche_status_deliveries a waiting": 1, "weiche_status_deliveries idle waiting": 0,
+		"weiche_reconcile_difference_submissions 14 99041006017000": 0, "weiche_reconcile_difference_deliveries idle": 0,
 		"weiche_status_waiting_age_seconds idle": 0, "weiche_status_undecodable_total": 1, "weiche_status_tampered_checkpoints": 0,
 	} {
 		if v, ok := got[key]; !ok || v != want {

@@ -546,7 +546,7 @@ type DestinationCount struct {
 // the oldest waits.
 func (s *Store) Destinations(ctx context.Context) ([]DestinationCount, error) {
 	found := map[string]*DestinationCount{}
-	err := s.query(ctx, `SELECT destination, state, n, 0 FROM {}delivery_counts
+	err := s.query(ctx, `SELECT destination, state, n, 0 FROM {}delivery_counts WHERE state NOT IN ('planned', 'superseded')
 		UNION ALL SELECT destination, '', 0, MIN(waiting_since) FROM {}deliveries WHERE state = 'waiting' GROUP BY destination`, nil,
 		func(rows *sql.Rows) error {
 			var id string

@@ -54,11 +54,22 @@ CREATE TABLE IF NOT EXISTS {}counts (
   land TEXT NOT NULL, service TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (land, service, state));
 CREATE TABLE IF NOT EXISTS {}delivery_counts (
   destination TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (destination, state));
+CREATE TABLE IF NOT EXISTS {}hours (
+  hour INTEGER NOT NULL, land TEXT NOT NULL, service TEXT NOT NULL, counted INTEGER NOT NULL, matched INTEGER NOT NULL, told INTEGER NOT NULL,
+  PRIMARY KEY (hour, land, service)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS {}hours_differ ON {}hours (land, service, counted, matched) WHERE counted <> matched;
+CREATE TABLE IF NOT EXISTS {}hourly (
+  hour INTEGER NOT NULL, land TEXT NOT NULL, service TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL,
+  PRIMARY KEY (hour, land, service, state)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS {}tallied (partition INTEGER PRIMARY KEY, offset INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS {}copies (n INTEGER PRIMARY KEY, partition INTEGER NOT NULL, last INTEGER NOT NULL, data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS {}untold (
+  id BLOB PRIMARY KEY, partition INTEGER NOT NULL, offset INTEGER NOT NULL, hour INTEGER NOT NULL, land TEXT NOT NULL, service TEXT NOT NULL) WITHOUT ROWID;
 `
 
 // schemaVersion rises with every change of the tables or of an account's form
 // in them; an older file is projected anew.
-const schemaVersion = 2
+const schemaVersion = 3
 
 type epochKey struct {
 	stage     submission.Stage
@@ -88,6 +99,8 @@ type generation struct {
 	epochs  map[epochKey]epoch
 	rows    int64 // the last row of submissions
 	claims  claimed
+	tally   tallying
+	recent  map[int32]*recent
 
 	// What readers share with it.
 	cache *cache
@@ -96,7 +109,7 @@ type generation struct {
 	// Writer's statements. Those of a pair take one row and many.
 	putSubmission, putDelivery, putClaim, dropClaims, findEntries pair
 	setSubmission, setState, dropDelivery, putSegment, putStray, putRefusal, putEpoch, putOffset, putUndecodable, putTampering,
-	addAccepted, addCount, addDeliveryCount, linksAt *sql.Stmt
+	addAccepted, addCount, addDeliveryCount, linksAt, addHour, addHourly, putTallied, putCopies, dropCopies, putUntold, dropUntold *sql.Stmt
 	// Readers' statements.
 	readEntry, readSegment, readStrays *sql.Stmt
 
@@ -178,6 +191,14 @@ func (g *generation) prepare(w, r *sql.DB) error {
 		{w, &g.addAccepted, `INSERT INTO {}accepted VALUES (?,?,?) ON CONFLICT DO UPDATE SET n = n + excluded.n`},
 		{w, &g.addCount, `INSERT INTO {}counts VALUES (?,?,?,?) ON CONFLICT DO UPDATE SET n = n + excluded.n`},
 		{w, &g.addDeliveryCount, `INSERT INTO {}delivery_counts VALUES (?,?,?) ON CONFLICT DO UPDATE SET n = n + excluded.n`},
+		{w, &g.addHour, `INSERT INTO {}hours VALUES (?,?,?,?,?,?) ON CONFLICT DO UPDATE SET
+			counted = counted + excluded.counted, matched = matched + excluded.matched, told = told + excluded.told`},
+		{w, &g.addHourly, `INSERT INTO {}hourly VALUES (?,?,?,?,?) ON CONFLICT DO UPDATE SET n = n + excluded.n`},
+		{w, &g.putTallied, `INSERT OR REPLACE INTO {}tallied VALUES (?,?)`},
+		{w, &g.putCopies, `INSERT INTO {}copies (partition, last, data) VALUES (?,?,?)`},
+		{w, &g.dropCopies, `DELETE FROM {}copies WHERE partition = ? AND last < ?`},
+		{w, &g.putUntold, `INSERT OR REPLACE INTO {}untold VALUES (?,?,?,?,?,?)`},
+		{w, &g.dropUntold, `DELETE FROM {}untold WHERE id = ?`},
 		{w, &g.linksAt, `SELECT n, links FROM {}segments WHERE n >= ? AND n < ? ORDER BY n DESC LIMIT 1`},
 		{r, &g.readEntry, `SELECT n, body FROM {}submissions WHERE id = ?`},
 		{r, &g.readSegment, `SELECT data FROM {}segments WHERE n = ?`},
@@ -231,6 +252,10 @@ func (g *generation) load(db *sql.DB) error {
 		return nil
 	})
 	if err != nil {
+		return err
+	}
+	g.recent = map[int32]*recent{}
+	if err := g.loadTally(db); err != nil {
 		return err
 	}
 	g.claims = claimed{}

@@ -13,13 +13,15 @@ import (
 type simLog struct {
 	mu      sync.Mutex
 	topics  map[string][][]*bus.Record
+	oldest  map[string][]int64 // what lies below is cut
 	changed chan struct{}
 	asked   int // calls of Offsets
 }
 
 func newSimLog(partitions int, topics ...string) *simLog {
-	l := &simLog{topics: map[string][][]*bus.Record{}, changed: make(chan struct{})}
+	l := &simLog{topics: map[string][][]*bus.Record{}, oldest: map[string][]int64{}, changed: make(chan struct{})}
 	for _, t := range topics {
+		l.oldest[t] = make([]int64, partitions)
 		l.topics[t] = make([][]*bus.Record, partitions)
 	}
 	return l
@@ -48,8 +50,8 @@ func (l *simLog) Offsets(ctx context.Context, topic string) (oldest, newest []in
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.asked++
-	for _, p := range l.topics[topic] {
-		oldest, newest = append(oldest, 0), append(newest, int64(len(p)))
+	for i, p := range l.topics[topic] {
+		oldest, newest = append(oldest, l.oldest[topic][i]), append(newest, int64(len(p)))
 	}
 	return oldest, newest, nil
 }
@@ -57,12 +59,22 @@ func (l *simLog) Offsets(ctx context.Context, topic string) (oldest, newest []in
 func (l *simLog) from(topic string, partition int32, from int64) ([]*bus.Record, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.topics[topic][partition][from:], l.changed
+	return l.topics[topic][partition][max(from, l.oldest[topic][partition]):], l.changed
+}
+
+// cut deletes below an offset; as on the bus the last record stays.
+func (l *simLog) cut(topic string, partition int32, below int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.oldest[topic][partition] = max(l.oldest[topic][partition], min(below, int64(len(l.topics[topic][partition]))-1))
 }
 
 func (l *simLog) ReadTo(_ context.Context, topic string, partition int32, from, to int64, fn func(*bus.Record) error) error {
 	recs, _ := l.from(topic, partition, from)
-	for _, r := range recs[:to-from] {
+	for _, r := range recs {
+		if r.Offset >= to {
+			break
+		}
 		if err := fn(r); err != nil {
 			return err
 		}

@@ -52,6 +52,7 @@ var ErrNotFound = errors.New("not found")
 // file.
 type Store struct {
 	w, r *sql.DB
+	path string
 
 	mu     sync.RWMutex // queries hold it shared, the change of generation alone
 	active *generation
@@ -74,7 +75,7 @@ func Open(path string) (*Store, error) {
 	if err := f.Close(); err != nil {
 		return nil, fmt.Errorf("status store: %w", err)
 	}
-	s := &Store{}
+	s := &Store{path: path}
 	s.progress.init()
 	dsn := func(extra string) string {
 		return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath()}).String() +

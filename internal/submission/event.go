@@ -28,6 +28,7 @@ const (
 	EventRefused    EventType = "refused"    // a record on an intake topic that was never accepted
 	EventOwner      EventType = "owner"      // a new owner of a stage's partition, with its epoch
 	EventCheckpoint EventType = "checkpoint" // signed running hash of the partition
+	EventCounted    EventType = "counted"    // how many were accepted, before their records are deleted
 )
 
 // Stage is a part of the way that owns states.
@@ -91,6 +92,8 @@ type Event struct {
 
 	// checkpoint: hash of the partition up to and without this event, signature
 	Checkpoint *Checkpoint `json:"checkpoint,omitempty"`
+	// counted
+	Counted *Tally `json:"counted,omitempty"`
 }
 
 // Acceptance is the payload-free part of the submission record.

@@ -91,6 +91,12 @@ func (w *jsonWriter) event(e *Event) {
 		w.text("jws", c.JWS)
 		w.close()
 	}
+	if t := e.Counted; t != nil { // seldom: encoding/json writes it, and reads it
+		w.key("counted")
+		b, err := json.Marshal(t)
+		w.fail(err)
+		w.b = append(w.b, b...)
+	}
 	w.close()
 }
 

@@ -190,6 +190,8 @@ func exampleEvents() []Event {
 		s.event(EventRefused, Event{Reason: "undecodable", Held: held}),
 		s.event(EventOwner, Event{}),
 		s.event(EventCheckpoint, Event{Checkpoint: &Checkpoint{Offset: 99, Hash: strings.Repeat("01", 32), JWS: "a.b.c"}}),
+		s.event(EventCounted, Event{Counted: &Tally{From: 3, To: 9, Opens: true, Counts: []Tallied{{Hour: HourOf(t0), Land: "08", Service: "99050012104000", N: 5}},
+			Untold: []Untold{{Submission: anID, Offset: 7, Hour: HourOf(t0), Land: "08", Service: "99050012104000"}}}}),
 	}
 	for i := range out {
 		out[i].Epoch = 4
