@@ -79,7 +79,7 @@ func (e *env) root() *cobra.Command {
 	f.BoolVar(&e.json, "json", false, "print JSON where a command prints a table")
 	root.AddCommand(
 		e.serve(), e.submit(), e.receive(),
-		e.trace(), e.assign(), e.dlq(), e.destinations(), e.status(), e.webhookKeys(),
+		e.trace(), e.assign(), e.dlq(), e.destinations(), e.status(), e.reconcile(), e.webhookKeys(),
 		e.configCmd(), e.standards(), e.routes(), e.mapping(), e.version(),
 	)
 	for _, cmd := range root.Commands() {

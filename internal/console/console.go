@@ -151,6 +151,8 @@ var routes = []route{
 	{"POST", "destinations/{id}/pause", config.RightOperate, false, (*API).pause},
 	{"POST", "destinations/{id}/resume", config.RightOperate, false, (*API).resume},
 	{"GET", "account", config.RightView, false, (*API).account},
+	{"GET", "reconciliation", config.RightView, false, (*API).reconcile},
+	{"GET", "reconciliation/topics", config.RightView, true, (*API).recount},
 	{"GET", "abandoned", config.RightView, true, (*API).abandoned},
 	{"POST", "config/reload", config.RightOperate, true, (*API).reload},
 	{"GET", "status/checkpoints", config.RightView, true, (*API).checkpoints},
