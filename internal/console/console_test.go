@@ -27,6 +27,7 @@ import (
 	"weiche/internal/bus/embedded"
 	"weiche/internal/config"
 	"weiche/internal/console"
+	"weiche/internal/jobs"
 	"weiche/internal/status"
 	"weiche/internal/submission"
 )
@@ -133,8 +134,11 @@ func newWorld(t *testing.T, wait time.Duration) *world {
 		{Name: "watcher", TokenSHA256: hash("token-view"), Rights: []config.Right{config.RightView}},
 		{Name: "broken", TokenSHA256: "zz", Rights: all},
 	}
+	many := jobs.New(jobs.Options{Log: log, Store: store, Projector: w.projector, Foresight: sight{}, Owns: func() bool { return true }, Logger: quiet})
+	wg.Go(func() { _ = many.Follow(ctx) })
+	wg.Go(func() { _ = many.Run(ctx) })
 	w.api = console.New(console.Options{
-		Store: store, Projector: w.projector, Log: log, Destinations: w.paused, Wait: wait,
+		Store: store, Projector: w.projector, Log: log, Destinations: w.paused, Wait: wait, Jobs: many,
 		Operators: func() []config.Operator { return operators },
 		SenderHashes: func(portal, ref string) []string {
 			if portal != "" {
