@@ -17,7 +17,7 @@ import (
 	"sync"
 
 	"weiche/internal/adapters/wire"
-	"weiche/internal/transform"
+	"weiche/internal/foreignxml"
 )
 
 const (
@@ -249,5 +249,5 @@ func syncFile(name string) error {
 }
 
 func precheck(xml []byte) error {
-	return transform.Precheck(bytes.NewReader(xml), transform.Limits{Bytes: maxXML})
+	return foreignxml.Check(bytes.NewReader(xml), foreignxml.Limits{Bytes: maxXML})
 }

@@ -8,6 +8,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"weiche/internal/foreignxml"
 )
 
 // rootName returns the root element's name.
@@ -27,9 +29,9 @@ func rootName(raw []byte) (qname, error) {
 // Canonical writes a document one element a line, so that two documents can be
 // compared: names with their namespace instead of a prefix, attributes sorted,
 // whitespace between elements and comments dropped. The document must be
-// well-formed and within the default limits of Precheck.
+// well-formed and within the default limits of foreignxml.Check.
 func Canonical(raw []byte) ([]byte, error) {
-	if err := Precheck(bytes.NewReader(raw), Limits{}); err != nil {
+	if err := foreignxml.Check(bytes.NewReader(raw), foreignxml.Limits{}); err != nil {
 		return nil, err
 	}
 	d := xml.NewDecoder(bytes.NewReader(raw))

@@ -19,6 +19,8 @@ import (
 
 	"github.com/beevik/etree"
 	"go.yaml.in/yaml/v3"
+
+	"weiche/internal/foreignxml"
 )
 
 // Imported is one standard that an import installed.
@@ -150,7 +152,7 @@ func (p *packageReader) add(name string, r io.Reader) error {
 	}
 	p.bytes += int64(len(raw))
 	if !licenceFile(path.Base(name)) {
-		if err := Precheck(bytes.NewReader(raw), Limits{Bytes: maxPackageFile, Depth: 100, Elements: 5_000_000}); err != nil {
+		if err := foreignxml.Check(bytes.NewReader(raw), foreignxml.Limits{Bytes: maxPackageFile, Depth: 100, Elements: 5_000_000}); err != nil {
 			if !p.strict {
 				return nil
 			}

@@ -20,6 +20,7 @@ import (
 
 	"weiche/internal/config"
 	"weiche/internal/fault"
+	"weiche/internal/foreignxml"
 )
 
 const manifestFile = "standard.yaml"
@@ -322,7 +323,7 @@ func (s *Standard) checkFiles() error {
 }
 
 // schemaLimits bound one schema file.
-var schemaLimits = Limits{Bytes: 32 << 20, Depth: 100, Elements: 500_000, Attributes: 100}
+var schemaLimits = foreignxml.Limits{Bytes: 32 << 20, Depth: 100, Elements: 500_000, Attributes: 100}
 
 func (s *Standard) compiled() (*xsd.Engine, error) {
 	s.once.Do(func() {
@@ -346,7 +347,7 @@ func compileXSD(fsys fs.FS, entries []string, locations map[string]string) (*xsd
 		if err != nil {
 			return xsd.SchemaSource{}, fmt.Errorf("the schema %s is missing", file)
 		}
-		if err := Precheck(bytes.NewReader(raw), schemaLimits); err != nil {
+		if err := foreignxml.Check(bytes.NewReader(raw), schemaLimits); err != nil {
 			return xsd.SchemaSource{}, fmt.Errorf("the schema %s: %w", file, err)
 		}
 		return xsd.Bytes(file, raw), nil

@@ -12,6 +12,7 @@ import (
 	"github.com/beevik/etree"
 
 	"weiche/internal/config"
+	"weiche/internal/foreignxml"
 )
 
 // mappingNamespace is the namespace of the language's directives.
@@ -24,7 +25,7 @@ const (
 
 // mappingLimits bound a mapping file: it is configuration, but the recursion
 // over it must not depend on that.
-var mappingLimits = Limits{Bytes: 4 << 20, Depth: 100, Elements: 50_000, Attributes: 100}
+var mappingLimits = foreignxml.Limits{Bytes: 4 << 20, Depth: 100, Elements: 50_000, Attributes: 100}
 
 type nodeKind uint8
 
@@ -161,7 +162,7 @@ func (r *reader) problem(line int, text string, args ...any) {
 // readMapping parses a mapping and compiles its expressions.
 func readMapping(file string, raw []byte, form *FormSchema) (*node, config.Problems) {
 	r := &reader{file: file}
-	if err := Precheck(bytes.NewReader(raw), mappingLimits); err != nil {
+	if err := foreignxml.Check(bytes.NewReader(raw), mappingLimits); err != nil {
 		d := xml.NewDecoder(bytes.NewReader(raw))
 		line := 0
 		for {

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/beevik/etree"
+
+	"weiche/internal/foreignxml"
 )
 
 const xsdNamespace = "http://www.w3.org/2001/XMLSchema"
@@ -114,7 +116,7 @@ func loadModel(fsys fs.FS, entries []string, locations map[string]string) (*xsdM
 		if err != nil {
 			return nil, fmt.Errorf("the schema %s is missing", j.file)
 		}
-		if err := Precheck(bytes.NewReader(raw), schemaLimits); err != nil {
+		if err := foreignxml.Check(bytes.NewReader(raw), schemaLimits); err != nil {
 			return nil, fmt.Errorf("the schema %s: %w", j.file, err)
 		}
 		doc := etree.NewDocument()

@@ -1,4 +1,6 @@
-package transform
+// Package foreignxml looks at XML that others wrote before a parser does that
+// builds a tree.
+package foreignxml
 
 import (
 	"encoding/xml"
@@ -33,12 +35,12 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// Precheck reads a foreign XML document as a stream and refuses it when it
+// Check reads a foreign XML document as a stream and refuses it when it
 // carries a DOCTYPE, is not UTF-8, is not well-formed, or exceeds a limit. It
 // keeps no tree, so its memory is bounded by the limits on depth and bytes;
 // whatever passes may be given to a parser that recurses. The error is a
 // *fault.Error, permanent, and quotes nothing of the document.
-func Precheck(r io.Reader, limits Limits) error {
+func Check(r io.Reader, limits Limits) error {
 	l := limits.withDefaults()
 	bounded := &boundedReader{r: r, left: l.Bytes}
 	d := xml.NewDecoder(bounded)
