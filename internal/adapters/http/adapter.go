@@ -12,6 +12,7 @@ import (
 
 	"weiche/internal/adapters/dial"
 	"weiche/internal/adapters/spec"
+	"weiche/internal/adapters/trip"
 	"weiche/internal/adapters/wire"
 	"weiche/internal/fault"
 	"weiche/internal/submission"
@@ -23,11 +24,11 @@ const expectAbove = 1 << 20
 
 func newAdapter(_ string, v spec.Values, deps spec.Deps) (spec.Adapter, error) {
 	cert, key := deps.SecretPath(v.Text("cert_file")), deps.SecretPath(v.Text("key_file"))
-	connect := func(address, ca string) *connector {
-		return &connector{
-			caFile: deps.SecretPath(ca), certFile: cert, keyFile: key,
-			dialer: dial.Dialer{Allowed: dial.Allowed(v), OnlyAllowed: plain(address), Timeout: v.Duration("connect_timeout")},
-			idle:   v.Number("idle_connections"), idleTime: v.Duration("idle_timeout"),
+	connect := func(address, ca string) *trip.Connector {
+		return &trip.Connector{
+			CAFile: deps.SecretPath(ca), CertFile: cert, KeyFile: key,
+			Dialer: dial.Dialer{Allowed: dial.Allowed(v), OnlyAllowed: plain(address), Timeout: v.Duration("connect_timeout")},
+			Idle:   v.Number("idle_connections"), IdleTime: v.Duration("idle_timeout"),
 		}
 	}
 	a := &Adapter{
@@ -39,7 +40,7 @@ func newAdapter(_ string, v spec.Values, deps spec.Deps) (spec.Adapter, error) {
 		a.tokens = tokenFile(deps.SecretPath(v.Text("token_file")))
 	case v.Text("token_url") != "":
 		c := connect(v.Text("token_url"), v.Text("token_ca_file"))
-		c.idle = 0 // a token lasts longer than a connection is kept
+		c.Idle = 0 // a token lasts longer than a connection is kept
 		a.tokens = &grant{
 			url: v.Text("token_url"), clientID: v.Text("client_id"), secretFile: deps.SecretPath(v.Text("client_secret_file")),
 			auth: v.Text("client_auth"), scopes: strings.Fields(v.Text("scope")), connector: c, now: deps.Clock, turn: make(chan struct{}, 1),
@@ -56,14 +57,14 @@ type Adapter struct {
 	url       string
 	secrets   *Secrets
 	tokens    tokens
-	connector *connector
+	connector *trip.Connector
 	clock     func() time.Time
 	unasked   atomic.Bool // the receiver takes no Expect
 }
 
 // Close closes idle connections.
 func (a *Adapter) Close() error {
-	a.connector.close()
+	a.connector.Close()
 	return nil
 }
 
@@ -79,7 +80,7 @@ func (a *Adapter) deliver(ctx context.Context, d *submission.Delivery) *fault.Er
 	if ctx.Err() != nil {
 		return fault.Of(ctx.Err())
 	}
-	trip, f := a.connector.transport()
+	via, f := a.connector.Transport()
 	if f != nil {
 		return f
 	}
@@ -91,24 +92,24 @@ func (a *Adapter) deliver(ctx context.Context, d *submission.Delivery) *fault.Er
 	if f != nil {
 		return f
 	}
-	resp, f := a.exchange(ctx, trip, m, token)
-	if f == nil && resp.status == http.StatusUnauthorized && token != "" {
+	resp, f := a.exchange(ctx, via, m, token)
+	if f == nil && resp.Status == http.StatusUnauthorized && token != "" {
 		// It may have been revoked before its time: another one, once.
 		other, tf := a.tokens.token(ctx, token)
 		switch {
 		case tf != nil:
 			return tf
 		case other != token:
-			resp, f = a.exchange(ctx, trip, m, other)
+			resp, f = a.exchange(ctx, via, m, other)
 		}
 	}
 	if f != nil {
 		return f
 	}
-	if resp.status == http.StatusExpectationFailed {
+	if resp.Status == http.StatusExpectationFailed {
 		a.unasked.Store(true)
 	}
-	return resp.judge()
+	return resp.Judge()
 }
 
 // message is what is posted, as often as it takes: signed once, its body the same
@@ -123,13 +124,13 @@ type message struct {
 func (a *Adapter) sign(ctx context.Context, d *submission.Delivery) (*message, *fault.Error) {
 	keys, err := a.secrets.signers()
 	if err != nil {
-		return nil, misconfigured(err, err.Error())
+		return nil, trip.Misconfigured(err, err.Error())
 	}
 	timestamp := strconv.FormatInt(a.clock().Unix(), 10)
 	body, signed := wire.NewBody(d, "form-data"), newSignatures(keys, d.ID, timestamp)
 	var length wire.Counter
 	if err := body.WriteTo(ctx, io.MultiWriter(&length, signed)); err != nil {
-		return nil, classify(ctx, err)
+		return nil, trip.Classify(ctx, err)
 	}
 	h := http.Header{}
 	h.Set("Content-Type", body.ContentType())
@@ -157,11 +158,11 @@ var headerOf = map[string]string{
 
 // exchange is post, and once again where a kept connection broke: a receiver may
 // close one at any time, and that costs no attempt. The repeat has the same id.
-func (a *Adapter) exchange(ctx context.Context, trip *http.Transport, m *message, token string) (answer, *fault.Error) {
-	resp, kept, f := a.post(ctx, trip, m, token)
+func (a *Adapter) exchange(ctx context.Context, via *http.Transport, m *message, token string) (trip.Answer, *fault.Error) {
+	resp, kept, f := a.post(ctx, via, m, token)
 	if f != nil && kept && f.Reason == fault.ReasonInterrupted {
-		trip.CloseIdleConnections() // the others are as old
-		resp, _, f = a.post(ctx, trip, m, token)
+		via.CloseIdleConnections() // the others are as old
+		resp, _, f = a.post(ctx, via, m, token)
 	}
 	return resp, f
 }
@@ -169,32 +170,35 @@ func (a *Adapter) exchange(ctx context.Context, trip *http.Transport, m *message
 // post sends the message once and takes the answer; kept says that the connection
 // was not a new one. The request ends with the call: its writer must not outlive
 // the readers it holds.
-func (a *Adapter) post(ctx context.Context, trip *http.Transport, m *message, token string) (resp answer, kept bool, f *fault.Error) {
+func (a *Adapter) post(ctx context.Context, via *http.Transport, m *message, token string) (resp trip.Answer, kept bool, f *fault.Error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	out := newStream(ctx, m.d, m.body)
-	defer func() { _ = out.stop() }()
+	out := trip.Whole(m.d.XML)
+	if len(m.d.Attachments) > 0 {
+		out = trip.NewStream(ctx, m.body.WriteTo)
+	}
+	defer func() { _ = out.Stop() }()
 	var reused atomic.Bool
 	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused.Store(i.Reused) }})
 	req, err := http.NewRequestWithContext(traced, http.MethodPost, a.url, out)
 	if err != nil {
-		return answer{}, false, misconfigured(err, "no request can be made for this address")
+		return trip.Answer{}, false, trip.Misconfigured(err, "no request can be made for this address")
 	}
 	req.ContentLength, req.Header = m.length, m.header.Clone()
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
-	got, err := trip.RoundTrip(req)
+	got, err := via.RoundTrip(req)
 	if err != nil {
 		// The source's trouble shows as a broken transfer; it is not one.
-		if src := out.stop(); src != nil && ctx.Err() == nil {
-			return answer{}, false, src.Fault()
+		if src := out.Stop(); src != nil && ctx.Err() == nil {
+			return trip.Answer{}, false, src.Fault()
 		}
-		return answer{}, reused.Load(), classify(ctx, err)
+		return trip.Answer{}, reused.Load(), trip.Classify(ctx, err)
 	}
 	defer func() {
-		drain(got.Body)
+		trip.Drain(got.Body)
 		_ = got.Body.Close()
 	}()
-	return answered(got, a.clock()), reused.Load(), nil
+	return trip.Answered(got, a.clock()), reused.Load(), nil
 }

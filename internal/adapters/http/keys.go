@@ -7,12 +7,12 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 	"sync"
 
 	"filippo.io/edwards25519"
+
+	"weiche/internal/adapters/trip"
 )
 
 // What a line of a secret file begins with, by Standard Webhooks.
@@ -62,7 +62,7 @@ func NewSecrets(path string) *Secrets { return &Secrets{path: path} }
 
 // load returns the present keys. The error never quotes the file.
 func (s *Secrets) load() ([]key, error) {
-	text, err := readFile(s.path, maxFile)
+	text, err := trip.ReadFile(s.path, maxFile)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errSecretFile, err)
 	}
@@ -182,7 +182,7 @@ type PublicKey struct {
 // PublicKeys lists what receivers may know of a secret file. The error never
 // quotes the file.
 func PublicKeys(path string) ([]PublicKey, error) {
-	text, err := readFile(path, maxFile)
+	text, err := trip.ReadFile(path, maxFile)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errSecretFile, err)
 	}
@@ -201,21 +201,4 @@ func PublicKeys(path string) ([]PublicKey, error) {
 		}
 	}
 	return out, nil
-}
-
-// readFile reads a small file. The error names no path and quotes nothing.
-func readFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, errors.New("it is missing or cannot be read")
-	}
-	defer func() { _ = f.Close() }()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, errors.New("it is missing or cannot be read")
-	}
-	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("it is larger than %d bytes", limit)
-	}
-	return b, nil
 }

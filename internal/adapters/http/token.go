@@ -12,6 +12,7 @@ import (
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
 
+	"weiche/internal/adapters/trip"
 	"weiche/internal/fault"
 )
 
@@ -46,10 +47,10 @@ func (noToken) token(context.Context, string) (string, *fault.Error) { return ""
 type tokenFile string
 
 func (f tokenFile) token(context.Context, string) (string, *fault.Error) {
-	b, err := readFile(string(f), maxFile)
+	b, err := trip.ReadFile(string(f), maxFile)
 	t := strings.TrimSpace(string(b))
 	if err != nil || !headerWord(t) {
-		return "", misconfigured(err, "token_file is missing or does not hold one token")
+		return "", trip.Misconfigured(err, "token_file is missing or does not hold one token")
 	}
 	return t, nil
 }
@@ -65,7 +66,7 @@ func headerWord(t string) bool {
 type grant struct {
 	url, clientID, secretFile, auth string
 	scopes                          []string
-	connector                       *connector
+	connector                       *trip.Connector
 	now                             func() time.Time
 
 	turn        chan struct{} // of capacity 1: held while the fields below are used
@@ -109,17 +110,17 @@ func (g *grant) fetch(ctx context.Context, now time.Time) *fault.Error {
 		conf.AuthStyle = oauth2.AuthStyleInHeader
 	}
 	if g.auth != authTLS {
-		b, err := readFile(g.secretFile, maxFile)
+		b, err := trip.ReadFile(g.secretFile, maxFile)
 		conf.ClientSecret = strings.TrimRight(string(b), "\r\n")
 		if err != nil || conf.ClientSecret == "" || strings.ContainsFunc(conf.ClientSecret, func(r rune) bool { return r < ' ' }) {
-			return misconfigured(err, "client_secret_file is missing or does not hold one secret")
+			return trip.Misconfigured(err, "client_secret_file is missing or does not hold one secret")
 		}
 	}
-	trip, f := g.connector.transport()
+	via, f := g.connector.Transport()
 	if f != nil {
 		return f
 	}
-	answer := &boundedAnswer{next: trip}
+	answer := &boundedAnswer{next: via}
 	client := &http.Client{Transport: answer, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	ctx, cancel := context.WithTimeout(context.WithValue(ctx, oauth2.HTTPClient, client), tokenTime)
 	defer cancel()
@@ -129,7 +130,7 @@ func (g *grant) fetch(ctx context.Context, now time.Time) *fault.Error {
 		return refusedToken(ctx, err, answer.err)
 	}
 	if !strings.EqualFold(got.Type(), "Bearer") || !headerWord(got.AccessToken) { // RFC 6749 section 7.1
-		return misconfigured(nil, "token_url gives a token of a kind that is not known, only Bearer is")
+		return trip.Misconfigured(nil, "token_url gives a token of a kind that is not known, only Bearer is")
 	}
 	g.kept, g.renew, g.ends = got.AccessToken, time.Time{}, time.Time{}
 	if !got.Expiry.IsZero() {
@@ -190,7 +191,7 @@ func refusedToken(ctx context.Context, err, broken error) *fault.Error {
 	case errors.Is(broken, errTooLong):
 		return at(fault.ReasonMisconfigured, "answers with more than a token")
 	case exchange:
-		f := classify(ctx, err)
+		f := trip.Classify(ctx, err)
 		return at(f.Reason, "cannot be asked: %s", f.Detail)
 	case broken != nil:
 		return at(fault.ReasonInterrupted, "breaks off while it answers")
@@ -200,7 +201,7 @@ func refusedToken(ctx context.Context, err, broken error) *fault.Error {
 	switch code := refused.Response.StatusCode; {
 	case code >= 500 || code == http.StatusTooManyRequests || code == http.StatusRequestTimeout:
 		f := at(fault.ReasonUnavailable, "answers %d", code)
-		f.RetryAfter = answered(refused.Response, time.Now()).retryAfter
+		f.RetryAfter = trip.Answered(refused.Response, time.Now()).RetryAfter
 		return f
 	case code >= 300 && code < 400:
 		return at(fault.ReasonRedirected, "redirects, which is not followed, with %d", code)

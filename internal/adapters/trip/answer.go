@@ -1,4 +1,4 @@
-package http
+package trip
 
 import (
 	"context"
@@ -21,31 +21,33 @@ const (
 	maxRetryAfter = 24 * time.Hour
 )
 
-// drain reads a little of the answer, so that the connection can be used again,
+// Drain reads a little of the answer, so that the connection can be used again,
 // and not for long: the status has been seen, the rest is nobody's business.
-func drain(body io.ReadCloser) {
+func Drain(body io.ReadCloser) {
 	t := time.AfterFunc(drainTime, func() { _ = body.Close() })
 	defer t.Stop()
 	_, _ = io.CopyN(io.Discard, body, maxDrain)
 }
 
-// answer is all that is taken of a receiver's answer.
-type answer struct {
-	status     int
-	retryAfter time.Duration
+// Answer is all that is taken of a receiver's answer.
+type Answer struct {
+	Status     int
+	RetryAfter time.Duration
 }
 
-func answered(resp *http.Response, now time.Time) answer {
+// Answered takes an answer's head.
+func Answered(resp *http.Response, now time.Time) Answer {
 	// The receiver's clock counts from the receiver's own now.
 	if t, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
 		now = t
 	}
-	return answer{resp.StatusCode, retryAfter(resp.Header.Get("Retry-After"), now)}
+	return Answer{resp.StatusCode, retryAfter(resp.Header.Get("Retry-After"), now)}
 }
 
-// judge is the table of the package comment; nil is delivered.
-func (a answer) judge() *fault.Error {
-	code := a.status
+// Judge says what an answer's status means, by the rule: who would have to change
+// something for the next attempt to succeed? Nil is a 2xx.
+func (a Answer) Judge() *fault.Error {
+	code := a.Status
 	class, reason, what := fault.Retryable, fault.ReasonUnknown, "answered"
 	switch {
 	case code >= 200 && code < 300:
@@ -69,7 +71,7 @@ func (a answer) judge() *fault.Error {
 	}
 	f := fault.New(class, reason, "the receiver %s: status %d", what, code)
 	if class == fault.Retryable {
-		f.RetryAfter = a.retryAfter
+		f.RetryAfter = a.RetryAfter
 	}
 	return f
 }
@@ -89,8 +91,8 @@ func retryAfter(v string, now time.Time) time.Duration {
 	return 0
 }
 
-// classify says who is at fault for an exchange without an answer.
-func classify(ctx context.Context, err error) *fault.Error {
+// Classify says who is at fault for an exchange without an answer.
+func Classify(ctx context.Context, err error) *fault.Error {
 	if ctx.Err() != nil {
 		return fault.Of(ctx.Err())
 	}

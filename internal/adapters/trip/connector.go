@@ -1,10 +1,19 @@
-package http
+// Package trip is what adapters that speak HTTP share: a transport that follows
+// its certificate files, and who is at fault for an answer or for none.
+//
+// It follows no redirects, uses no proxy and speaks to no address that package
+// dial refuses. Of an answer's words it repeats nothing.
+package trip
 
 import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
 	"net/http"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -20,22 +29,22 @@ const maxPEM = 4 << 20 // bytes; a system's whole bundle is a tenth of it
 // every message of its destination until TCP gives up.
 const pingTime = 5 * time.Second
 
-// connector makes the transport and remakes it when one of its files has changed,
+// Connector makes the transport and remakes it when one of its files has changed,
 // so that no connection lives on under a certificate that was replaced. It is
 // safe for concurrent use.
-type connector struct {
-	caFile, certFile, keyFile string
-	dialer                    dial.Dialer
-	idle                      int // connections kept, 0 for none
-	idleTime                  time.Duration
+type Connector struct {
+	CAFile, CertFile, KeyFile string
+	Dialer                    dial.Dialer
+	Idle                      int // connections kept, 0 for none
+	IdleTime                  time.Duration
 
 	mu    sync.Mutex
 	files [][]byte // trip was made with
 	trip  *http.Transport
 }
 
-// transport returns the present transport.
-func (c *connector) transport() (*http.Transport, *fault.Error) {
+// Transport returns the present transport.
+func (c *Connector) Transport() (*http.Transport, *fault.Error) {
 	files, f := c.read()
 	if f != nil {
 		return nil, f
@@ -56,15 +65,15 @@ func (c *connector) transport() (*http.Transport, *fault.Error) {
 	return c.trip, nil
 }
 
-func (c *connector) read() ([][]byte, *fault.Error) {
+func (c *Connector) read() ([][]byte, *fault.Error) {
 	files := make([][]byte, 3)
-	for i, path := range []string{c.caFile, c.certFile, c.keyFile} {
+	for i, path := range []string{c.CAFile, c.CertFile, c.KeyFile} {
 		if path == "" {
 			continue
 		}
-		b, err := readFile(path, maxPEM)
+		b, err := ReadFile(path, maxPEM)
 		if err != nil {
-			return nil, misconfigured(err, []string{"ca_file", "cert_file", "key_file"}[i]+": "+err.Error())
+			return nil, Misconfigured(err, []string{"ca_file", "cert_file", "key_file"}[i]+": "+err.Error())
 		}
 		files[i] = b
 	}
@@ -76,30 +85,30 @@ func tlsConfig(ca, cert, key []byte) (*tls.Config, *fault.Error) {
 	if ca != nil {
 		conf.RootCAs = x509.NewCertPool()
 		if !conf.RootCAs.AppendCertsFromPEM(ca) {
-			return nil, misconfigured(nil, "ca_file holds no certificate")
+			return nil, Misconfigured(nil, "ca_file holds no certificate")
 		}
 	}
 	if cert != nil {
 		pair, err := tls.X509KeyPair(cert, key)
 		if err != nil {
-			return nil, misconfigured(err, "cert_file and key_file hold no certificate with its key")
+			return nil, Misconfigured(err, "cert_file and key_file hold no certificate with its key")
 		}
 		conf.Certificates = []tls.Certificate{pair}
 	}
 	return conf, nil
 }
 
-func (c *connector) make(conf *tls.Config) *http.Transport {
+func (c *Connector) make(conf *tls.Config) *http.Transport {
 	return &http.Transport{
 		Proxy:                  nil, // a proxy would resolve names out of our sight
-		DialContext:            c.dialer.DialContext,
+		DialContext:            c.Dialer.DialContext,
 		TLSClientConfig:        conf,
-		TLSHandshakeTimeout:    c.dialer.Timeout,
+		TLSHandshakeTimeout:    c.Dialer.Timeout,
 		ExpectContinueTimeout:  time.Second,
-		MaxIdleConns:           c.idle,
-		MaxIdleConnsPerHost:    max(1, c.idle),
-		DisableKeepAlives:      c.idle == 0,
-		IdleConnTimeout:        c.idleTime,
+		MaxIdleConns:           c.Idle,
+		MaxIdleConnsPerHost:    max(1, c.Idle),
+		DisableKeepAlives:      c.Idle == 0,
+		IdleConnTimeout:        c.IdleTime,
 		MaxResponseHeaderBytes: 64 << 10,
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true,
@@ -112,8 +121,8 @@ func (c *connector) make(conf *tls.Config) *http.Transport {
 	}
 }
 
-// close closes idle connections; those in use follow when they are done.
-func (c *connector) close() {
+// Close closes idle connections; those in use follow when they are done.
+func (c *Connector) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.trip != nil {
@@ -121,6 +130,24 @@ func (c *connector) close() {
 	}
 }
 
-func misconfigured(err error, detail string) *fault.Error {
+// Misconfigured is the destination's fault: its settings, or a file they name.
+func Misconfigured(err error, detail string) *fault.Error {
 	return fault.Wrap(err, fault.Destination, fault.ReasonMisconfigured, "%s", detail)
+}
+
+// ReadFile reads a small file, of at most limit bytes. The error names no path and quotes nothing.
+func ReadFile(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, errors.New("it is missing or cannot be read")
+	}
+	defer func() { _ = f.Close() }()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, errors.New("it is missing or cannot be read")
+	}
+	if int64(len(b)) > limit {
+		return nil, fmt.Errorf("it is larger than %d bytes", limit)
+	}
+	return b, nil
 }
