@@ -74,7 +74,7 @@ fuzz: ## A minute for each fuzz target
 .PHONY: deps
 deps:
 	@missing=""; \
-	for c in xmllint:libxml2-utils promtool:prometheus java:openjdk-17-jre-headless mvn:maven gcc:gcc python3:python3 openssl:openssl sshd:openssh-server exim4:exim4-daemon-heavy saslpasswd2:sasl2-bin+libsasl2-modules; do \
+	for c in xmllint:libxml2-utils promtool:prometheus java:openjdk-17-jre-headless javac:openjdk-17-jdk-headless mvn:maven gcc:gcc python3:python3 openssl:openssl sshd:openssh-server exim4:exim4-daemon-heavy saslpasswd2:sasl2-bin+libsasl2-modules; do \
 	  PATH="$$PATH:/usr/sbin" command -v $${c%%:*} >/dev/null 2>&1 || missing="$$missing $$(echo $${c##*:} | tr + " ")"; \
 	done; \
 	if [ -n "$$missing" ]; then \

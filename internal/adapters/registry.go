@@ -8,6 +8,7 @@ import (
 	"weiche/internal/adapters/kafka"
 	"weiche/internal/adapters/sftp"
 	"weiche/internal/adapters/smtp"
+	"weiche/internal/adapters/xta"
 	"weiche/internal/config"
 )
 
@@ -18,6 +19,7 @@ func Kinds() []Kind {
 		http.Kind(),
 		sftp.Kind(),
 		smtp.Kind(),
+		xta.Kind(),
 		file.Kind(),
 	}
 }

@@ -80,7 +80,7 @@ func destination(t *testing.T, adapter, settings string) config.Destination {
 
 func TestUnknownAdapter(t *testing.T) {
 	d := destination(t, "ftp", "{}")
-	want := `destinations.yaml:7:5: adapter "ftp" is not known; one of kafka, http, sftp, smtp, file is expected`
+	want := `destinations.yaml:7:5: adapter "ftp" is not known; one of kafka, http, sftp, smtp, xta, file is expected`
 	if got := adapters.Check(d).Error(); got != want {
 		t.Errorf("it says %q", got)
 	}
