@@ -2,7 +2,9 @@ package xta_test
 
 import (
 	"context"
+	"io"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -254,5 +256,48 @@ func TestMutualTLS(t *testing.T) {
 	a := open(t, deps, p.url, p.ca.File, "")
 	if _, f := step(t, a, adaptertest.NewDelivery(), ""); f == nil || f.Class != fault.Destination || f.Reason != fault.ReasonCertificate {
 		t.Errorf("an expired certificate: %v", f)
+	}
+}
+
+// The peer's validation is on: a time that XML Schema does not know is refused
+// before the service sees it.
+func TestPeerValidates(t *testing.T) {
+	p := openPeer(t)
+	a := p.at(t, spec.Deps{}, "")
+	d := adaptertest.NewDelivery()
+	token := begin(t, a, d)
+	d.AcceptedAt = time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC) // there is no year 0 in XML Schema 1.0
+	if next, f := step(t, a, d, token); next != nil || f == nil || f.Class == fault.Destination {
+		t.Errorf("metadata that break the schema: %v, %v", next, f)
+	}
+	if n := p.calls(t)["sendMessage"]; n != 0 {
+		t.Errorf("the service saw it %d times", n)
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// An attachment passes through and is never kept.
+func TestLargeAttachment(t *testing.T) {
+	p := openPeer(t)
+	a := p.at(t, spec.Deps{}, "")
+	const size = 32 << 20
+	d := adaptertest.NewDelivery(nil)
+	d.Attachments[0].Size = size
+	d.Attachments[0].Open = func() (io.ReadCloser, error) { return io.NopCloser(io.LimitReader(zeros{}, size)), nil }
+	token := begin(t, a, d)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, f := step(t, a, d, token); f != nil {
+		t.Fatal(f)
+	}
+	runtime.ReadMemStats(&after)
+	if grown := after.TotalAlloc - before.TotalAlloc; grown > size/4 {
+		t.Errorf("%d bytes were taken for an attachment of %d", grown, size)
+	}
+	if got := p.messages(t); len(got) != 1 || len(got[0].received.Attachments[0]) != size {
+		t.Error("it did not come out whole")
 	}
 }
