@@ -68,7 +68,7 @@ func (k *asked) check(a []string) error {
 func (e *env) dlqRedrive() *cobra.Command {
 	var k asked
 	cmd := &cobra.Command{
-		Use: "redrive ID | --preview | --run JOB", Short: "Send one on its way again, or many as a job",
+		Use: "redrive ID | --preview | --run JOB", Short: "Send one on its way again, or many as a job", Args: cobra.ArbitraryArgs, // see check
 		RunE: func(cmd *cobra.Command, a []string) error {
 			if err := k.check(a); err != nil {
 				return err
@@ -92,7 +92,7 @@ func (e *env) dlqRedrive() *cobra.Command {
 func (e *env) dlqClose() *cobra.Command {
 	var k asked
 	cmd := &cobra.Command{
-		Use: "close ID --reason TEXT | --preview --because TEXT | --run JOB", Short: "End one as rejected, or many as a job",
+		Use: "close ID --reason TEXT | --preview --because TEXT | --run JOB", Short: "End one as rejected, or many as a job", Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, a []string) error {
 			// Of one, --reason says why; of many it narrows them, as everywhere.
 			why := k.reason
@@ -121,7 +121,7 @@ func (e *env) dlqClose() *cobra.Command {
 func (e *env) dlqReroute() *cobra.Command {
 	var k asked
 	cmd := &cobra.Command{
-		Use: "reroute ID --authority A | --preview --land LL --authority A | --run JOB", Short: "Send one to another authority, or many as a job",
+		Use: "reroute ID --authority A | --preview --land LL --authority A | --run JOB", Short: "Send one to another authority, or many as a job", Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, a []string) error {
 			if err := k.check(a); err != nil {
 				return err

@@ -10,16 +10,14 @@ type metrics struct {
 }
 
 var (
-	openJobs = prometheus.NewDesc("weiche_jobs_open", "Jobs on dead letters that are not done, by kind and state.", []string{"kind", "state"}, nil)
-	leftJobs = prometheus.NewDesc("weiche_jobs_left_items", "Items of jobs that were told to run and have not come to them yet, stopped ones included.", []string{"kind"}, nil)
+	openJobs = prometheus.NewDesc("weiche_jobs_open", "Jobs on dead letters that are not done, by state.", []string{"state"}, nil)
+	leftJobs = prometheus.NewDesc("weiche_jobs_left_items", "Items of jobs that were told to run and have not come to them yet, stopped ones included.", nil, nil)
 )
 
 func newMetrics(reg prometheus.Registerer, j *Jobs) *metrics {
 	m := &metrics{jobs: j, items: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weiche_jobs_items_total",
-		Help: "Items a job has come to, by what was done: ordered, or left as they are and why."}, []string{"kind", "outcome"})}
-	for _, k := range Kinds() {
-		m.items.WithLabelValues(string(k), outcomeOrdered)
-	}
+		Help: "Items a job has come to, by what was done: ordered, or left as they are and why."}, []string{"reason"})}
+	m.items.WithLabelValues(outcomeOrdered)
 	if reg != nil {
 		reg.MustRegister(m.items, m)
 	}
@@ -36,23 +34,17 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
-	type key struct {
-		kind  Kind
-		state State
-	}
-	open, left := map[key]int{}, map[Kind]int{}
+	open, left := map[State]int{}, 0
 	for _, v := range m.jobs.book.views() {
-		open[key{v.Kind, v.State}]++
+		open[v.State]++
 		if v.State == Queued || v.State == Running || v.State == Stopped {
-			left[v.Kind] += v.Items - v.Progress.Done
+			left += v.Items - v.Progress.Done
 		}
 	}
-	for _, k := range Kinds() {
-		for _, s := range States() {
-			if s != Done {
-				ch <- prometheus.MustNewConstMetric(openJobs, prometheus.GaugeValue, float64(open[key{k, s}]), string(k), string(s))
-			}
+	for _, s := range States() {
+		if s != Done {
+			ch <- prometheus.MustNewConstMetric(openJobs, prometheus.GaugeValue, float64(open[s]), string(s))
 		}
-		ch <- prometheus.MustNewConstMetric(leftJobs, prometheus.GaugeValue, float64(left[k]), string(k))
 	}
+	ch <- prometheus.MustNewConstMetric(leftJobs, prometheus.GaugeValue, float64(left))
 }

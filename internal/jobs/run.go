@@ -227,7 +227,7 @@ func (r *run) append(ctx context.Context, recs []*bus.Record, list []wanted) err
 		r.pending = append(r.pending, list...)
 		r.done.Done += len(list)
 		r.done.Ordered += len(list)
-		r.metrics.items.WithLabelValues(string(r.view.Kind), outcomeOrdered).Add(float64(len(list)))
+		r.metrics.items.WithLabelValues(outcomeOrdered).Add(float64(len(list)))
 		return nil
 	case !errors.As(err, &f) || f.Reason != fault.ReasonTooLarge:
 		return err
@@ -247,7 +247,7 @@ func (r *run) leave(i Item, why string) {
 	r.done.Done++
 	r.done.Left++
 	r.done.Failures = append(r.done.Failures, Failure{i.Submission, i.Delivery, why})
-	r.metrics.items.WithLabelValues(string(r.view.Kind), why).Inc()
+	r.metrics.items.WithLabelValues(why).Inc()
 }
 
 // make makes the order for an item: nil where it was given before, or left says
