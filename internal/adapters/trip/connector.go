@@ -7,11 +7,14 @@ package trip
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -41,6 +44,45 @@ type Connector struct {
 	mu    sync.Mutex
 	files [][]byte // trip was made with
 	trip  *http.Transport
+
+	connsMu sync.Mutex // taken under mu, never the other way
+	open    map[*conn]struct{}
+	closed  bool
+}
+
+// conn is a connection that Close can find. A transport that is told to close
+// what is idle knows nothing of a connection whose handshake is still under way
+// for an attempt that was given up.
+type conn struct {
+	net.Conn
+	c *Connector
+}
+
+// Close implements net.Conn.
+func (k *conn) Close() error {
+	k.c.connsMu.Lock()
+	delete(k.c.open, k)
+	k.c.connsMu.Unlock()
+	return k.Conn.Close()
+}
+
+func (c *Connector) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	raw, err := c.Dialer.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	c.connsMu.Lock()
+	defer c.connsMu.Unlock()
+	if c.closed {
+		_ = raw.Close()
+		return nil, net.ErrClosed
+	}
+	k := &conn{raw, c}
+	if c.open == nil {
+		c.open = map[*conn]struct{}{}
+	}
+	c.open[k] = struct{}{}
+	return k, nil
 }
 
 // Transport returns the present transport.
@@ -101,7 +143,7 @@ func tlsConfig(ca, cert, key []byte) (*tls.Config, *fault.Error) {
 func (c *Connector) make(conf *tls.Config) *http.Transport {
 	return &http.Transport{
 		Proxy:                  nil, // a proxy would resolve names out of our sight
-		DialContext:            c.Dialer.DialContext,
+		DialContext:            c.dial,
 		TLSClientConfig:        conf,
 		TLSHandshakeTimeout:    c.Dialer.Timeout,
 		ExpectContinueTimeout:  time.Second,
@@ -121,12 +163,21 @@ func (c *Connector) make(conf *tls.Config) *http.Transport {
 	}
 }
 
-// Close closes idle connections; those in use follow when they are done.
+// Close closes all connections, those included that an attempt which was given
+// up has begun to open. It comes after the last attempt.
 func (c *Connector) Close() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.trip != nil {
-		c.trip.CloseIdleConnections()
+	trip := c.trip
+	c.mu.Unlock()
+	c.connsMu.Lock()
+	c.closed = true
+	open := slices.Collect(maps.Keys(c.open))
+	c.connsMu.Unlock()
+	if trip != nil {
+		trip.CloseIdleConnections()
+	}
+	for _, k := range open {
+		_ = k.Close()
 	}
 }
 
