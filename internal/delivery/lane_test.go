@@ -273,6 +273,7 @@ func (h *history) run() error {
 			do = plan[tries[n]]
 		}
 		tries[n]++
+		try := tries[n]
 		if under[n]++; under[n] > 1 && len(h.takeovers) == 0 {
 			twice = n
 		}
@@ -286,7 +287,7 @@ func (h *history) run() error {
 		case 'd':
 			return unreachable()
 		case 'h':
-			return &submission.Pending{Token: fmt.Sprintf("%d/%d", n, tries[n]), After: time.Minute}
+			return &submission.Pending{Token: fmt.Sprintf("%d/%d", n, try), After: time.Minute}
 		case 's':
 			<-ctx.Done()
 			return ctx.Err()

@@ -91,9 +91,10 @@ func TestDownThenSlowThenFlapping(t *testing.T) {
 			mu.Unlock()
 			metas = append(metas, m)
 			if lines[caseName] == nil {
-				lines[caseName] = make(chan submission.DeliveryMeta, 1000)
+				line := make(chan submission.DeliveryMeta, 1000)
+				lines[caseName] = line
 				arrivals.Go(func() {
-					for m := range lines[caseName] {
+					for m := range line {
 						rec := &bus.Record{Topic: Topic, Offset: m.Order, Key: []byte(m.CaseID.String()), Value: []byte(m.SHA512), Headers: m.Headers(submission.TypeDelivery)}
 						for stage.lane(0).handle(t.Context(), rec) != nil {
 							time.Sleep(100 * time.Millisecond)
