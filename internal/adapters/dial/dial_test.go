@@ -3,6 +3,7 @@ package dial
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 
+	"weiche/internal/adapters/adaptertest"
 	"weiche/internal/fault"
 )
 
@@ -111,7 +113,7 @@ func listen(t *testing.T, host string) (port string, came *atomic.Int64) {
 	t.Helper()
 	l, err := net.Listen("tcp", host)
 	if err != nil {
-		t.Skipf("this machine cannot listen on %s: %v", host, err)
+		adaptertest.Missing(t, fmt.Sprintf("this machine cannot listen on %s: %v", host, err))
 	}
 	t.Cleanup(func() { _ = l.Close() })
 	came = &atomic.Int64{}

@@ -71,7 +71,7 @@ func startIDP(t *testing.T) string {
 	port := l.Addr().(*net.TCPAddr).Port
 	_ = l.Close()
 	var out bytes.Buffer
-	cmd := exec.Command(needed(t, "java"), "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", filepath.Join(lib, "*"), "no.nav.security.mock.oauth2.StandaloneMockOAuth2ServerKt")
+	cmd := exec.Command(adaptertest.Program(t, "java"), "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", filepath.Join(lib, "*"), "no.nav.security.mock.oauth2.StandaloneMockOAuth2ServerKt")
 	cmd.Env = append(os.Environ(), "SERVER_HOSTNAME=127.0.0.1", fmt.Sprintf("SERVER_PORT=%d", port))
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
@@ -112,7 +112,7 @@ func idpJars(t *testing.T) string {
 	if present() {
 		return lib
 	}
-	mvn := needed(t, "mvn")
+	mvn := adaptertest.Program(t, "mvn")
 	if err := os.MkdirAll(root, 0o750); err != nil {
 		t.Fatal(err)
 	}
@@ -136,17 +136,4 @@ func idpJars(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return lib
-}
-
-// needed finds a program, or skips the test; under CI it fails it.
-func needed(t *testing.T, name string) string {
-	t.Helper()
-	p, err := exec.LookPath(name)
-	if err != nil && os.Getenv("CI") == "true" {
-		t.Fatalf("%s is missing, and CI has to try a foreign token endpoint", name)
-	}
-	if err != nil {
-		t.Skipf("needs %s to run a foreign token endpoint", name)
-	}
-	return p
 }

@@ -346,7 +346,7 @@ func keyOf(t *testing.T, secrets string, x *sshd) string {
 func TestDiskFull(t *testing.T) {
 	x, deps := startSSHD(t), newDeps(t)
 	if err := syscall.Mount("tmpfs", x.inbox, "tmpfs", 0, fmt.Sprintf("size=2m,uid=%d", x.uid)); err != nil {
-		t.Skip("a file system of two megabytes cannot be mounted: root is needed")
+		adaptertest.Missing(t, "a file system of two megabytes cannot be mounted: root is needed")
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(x.inbox, syscall.MNT_DETACH) })
 	a := open(t, deps, x.base(deps))

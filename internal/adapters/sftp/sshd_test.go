@@ -42,7 +42,7 @@ type sshd struct {
 
 func startSSHD(t *testing.T, lines ...string) *sshd {
 	t.Helper()
-	binary := need(t, "sshd", "/usr/sbin/sshd")
+	binary := adaptertest.Program(t, "sshd", "/usr/sbin/sshd")
 	dir, err := os.MkdirTemp("", "weiche-sshd-")
 	must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
@@ -262,22 +262,6 @@ func (r *relay) cut() {
 		_ = c.Close()
 	}
 	r.open = nil
-}
-
-func need(t *testing.T, names ...string) string {
-	t.Helper()
-	for _, n := range names {
-		if path, err := exec.LookPath(n); err == nil {
-			if path, err = filepath.Abs(path); err == nil {
-				return path
-			}
-		}
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s is missing, and CI has to try the real thing", names[0])
-	}
-	t.Skipf("%s is missing; make deps installs it, or says what to install", names[0])
-	return ""
 }
 
 func freePort(t *testing.T) int {

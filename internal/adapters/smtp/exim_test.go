@@ -55,23 +55,9 @@ func setting(line string) eximOption {
 // scram lets the server offer SCRAM too, by Cyrus SASL with a password database.
 func scram(s *eximSettings) { s.scram = true }
 
-func need(t *testing.T, names ...string) string {
-	t.Helper()
-	for _, n := range names {
-		if path, err := exec.LookPath(n); err == nil {
-			return path
-		}
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s is missing, and CI has to try the real thing", names[0])
-	}
-	t.Skipf("%s is missing; make deps installs it, or says what to install", names[0])
-	return ""
-}
-
 func startExim(t *testing.T, options ...eximOption) *exim {
 	t.Helper()
-	binary := need(t, "exim4", "/usr/sbin/exim4", "exim", "/usr/sbin/exim")
+	binary := adaptertest.Program(t, "exim4", "/usr/sbin/exim4", "exim", "/usr/sbin/exim")
 	s := eximSettings{cert: func(a *kafkatest.Authority) kafkatest.Certificate {
 		return a.Issue("mail.test", time.Now().Add(24*time.Hour))
 	}}
@@ -136,9 +122,9 @@ SCRAM1:
 
 // scram makes the password database and returns the authenticators.
 func (x *exim) scram(binary string) string {
-	tool := need(x.t, "saslpasswd2", "/usr/sbin/saslpasswd2")
+	tool := adaptertest.Program(x.t, "saslpasswd2", "/usr/sbin/saslpasswd2")
 	if about, err := exec.Command(binary, "-bV").CombinedOutput(); err != nil || !strings.Contains(string(about), "cyrus_sasl") {
-		need(x.t, "exim4-daemon-heavy") // which is no program: it skips or fails
+		adaptertest.Program(x.t, "exim4-daemon-heavy") // which is no program: it skips or fails
 	}
 	must(x.t, os.Mkdir(filepath.Join(x.dir, "sasl"), 0o755)) //nolint:gosec // the server's user reads it
 	x.write("sasl/exim.conf", "pwcheck_method: auxprop\nauxprop_plugin: sasldb\nsasldb_path: "+x.dir+"/sasldb\nmech_list: SCRAM-SHA-256 SCRAM-SHA-1\n")
@@ -373,7 +359,7 @@ func parse(t *testing.T, files ...string) []parsed {
 	if len(files) == 0 {
 		return nil
 	}
-	cmd := exec.Command(need(t, "python3"), append([]string{"testdata/read.py"}, files...)...)
+	cmd := exec.Command(adaptertest.Program(t, "python3"), append([]string{"testdata/read.py"}, files...)...)
 	cmd.Stderr = os.Stderr
 	b, err := cmd.Output()
 	must(t, err)

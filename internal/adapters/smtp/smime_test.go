@@ -84,7 +84,7 @@ func ecKey(t *testing.T) crypto.Signer {
 func openssl(t *testing.T, args ...string) ([]byte, error) {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "out")
-	said, err := exec.Command(need(t, "openssl"), append(args, "-out", out)...).CombinedOutput()
+	said, err := exec.Command(adaptertest.Program(t, "openssl"), append(args, "-out", out)...).CombinedOutput()
 	if err != nil {
 		t.Logf("openssl %s: %s", args[1], said)
 		return nil, err
