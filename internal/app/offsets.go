@@ -229,7 +229,7 @@ func (p past) Accepted(ctx context.Context, id uuid.UUID) (string, time.Time, bo
 // restoreStages makes the offsets of dispatch, delivery and the waiting topic
 // right, and waits for what operators have paused.
 func (a *App) restoreStages(ctx context.Context) error {
-	if err := a.pauses.caughtUp(ctx); err != nil {
+	if err := a.pauses.topic.CaughtUp(ctx); err != nil {
 		return err
 	}
 	o := a.offsets()

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"weiche/internal/bus"
@@ -16,20 +15,10 @@ import (
 // newest word on each destination stands in a small compacted topic, and each
 // replica follows it. It is safe for concurrent use.
 type pauses struct {
-	log    pauseLog
+	topic  *bus.Follower
 	stage  *delivery.Stage
 	now    func() time.Time
 	logger *slog.Logger
-
-	mu    sync.Mutex
-	next  int64 // offset behind the newest word that has taken effect here
-	moved chan struct{}
-}
-
-type pauseLog interface {
-	Append(ctx context.Context, recs ...*bus.Record) error
-	Offsets(ctx context.Context, topic string) (oldest, newest []int64, err error)
-	Tail(ctx context.Context, topic string, partition int32, from int64, fn func(*bus.Record) error) error
 }
 
 // word is what an operator said about a destination.
@@ -38,22 +27,12 @@ type word struct {
 	Resumed bool `json:"resumed,omitempty"`
 }
 
-func newPauses(log pauseLog, stage *delivery.Stage, now func() time.Time, logger *slog.Logger) *pauses {
-	return &pauses{log: log, stage: stage, now: now, logger: logger, moved: make(chan struct{})}
+func newPauses(log bus.Tailer, stage *delivery.Stage, now func() time.Time, logger *slog.Logger) *pauses {
+	return &pauses{topic: bus.NewFollower(log, bus.TopicPauses), stage: stage, now: now, logger: logger}
 }
 
 // follow carries out what operators say, until ctx ends.
-func (p *pauses) follow(ctx context.Context) error {
-	return p.log.Tail(ctx, bus.TopicPauses, 0, 0, func(r *bus.Record) error {
-		p.apply(r)
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.next = r.Offset + 1
-		close(p.moved)
-		p.moved = make(chan struct{})
-		return nil
-	})
-}
+func (p *pauses) follow(ctx context.Context) error { return p.topic.Run(ctx, p.apply) }
 
 func (p *pauses) apply(r *bus.Record) {
 	var w word
@@ -68,31 +47,6 @@ func (p *pauses) apply(r *bus.Record) {
 	}
 }
 
-// caughtUp returns when everything said before has taken effect here.
-func (p *pauses) caughtUp(ctx context.Context) error {
-	oldest, newest, err := p.log.Offsets(ctx, bus.TopicPauses)
-	if err != nil || oldest[0] == newest[0] {
-		return err
-	}
-	return p.wait(ctx, newest[0])
-}
-
-func (p *pauses) wait(ctx context.Context, next int64) error {
-	for {
-		p.mu.Lock()
-		done, moved := p.next >= next, p.moved
-		p.mu.Unlock()
-		if done {
-			return nil
-		}
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
 // say tells every replica, and returns when it has taken effect in this one.
 func (p *pauses) say(ctx context.Context, destination string, w word) error {
 	w.Since = p.now().UTC()
@@ -100,9 +54,5 @@ func (p *pauses) say(ctx context.Context, destination string, w word) error {
 	if err != nil {
 		return fmt.Errorf("pause of %s: %w", destination, err)
 	}
-	r := &bus.Record{Topic: bus.TopicPauses, Key: []byte(destination), Value: value}
-	if err := p.log.Append(ctx, r); err != nil {
-		return err
-	}
-	return p.wait(ctx, r.Offset+1)
+	return p.topic.Write(ctx, &bus.Record{Topic: bus.TopicPauses, Key: []byte(destination), Value: value})
 }

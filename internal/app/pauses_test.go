@@ -42,12 +42,12 @@ func TestPausesCountInEveryReplica(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		must(t, p.caughtUp(t.Context()))
+		must(t, p.topic.CaughtUp(t.Context()))
 		return p
 	}
 	paused := func(p *pauses) (list string) {
 		t.Helper()
-		must(t, p.caughtUp(t.Context()))
+		must(t, p.topic.CaughtUp(t.Context()))
 		for _, id := range []string{"d", "e", "later"} {
 			for _, d := range p.stage.Destinations() {
 				if d.ID == id && d.Paused {

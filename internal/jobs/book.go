@@ -15,15 +15,12 @@ import (
 	"github.com/google/uuid"
 
 	"weiche/internal/bus"
-	"weiche/internal/fault"
 )
 
 // Log is what jobs need of the bus.
 type Log interface {
 	Fetcher
-	Append(ctx context.Context, recs ...*bus.Record) error
-	Offsets(ctx context.Context, topic string) (oldest, newest []int64, err error)
-	Tail(ctx context.Context, topic string, partition int32, from int64, fn func(*bus.Record) error) error
+	bus.Tailer
 }
 
 // chunkItems is how many items are carried out, and told as done, together. A
@@ -53,13 +50,12 @@ type chunk struct {
 // book is what the topic says, as far as it is read. It keeps no item in memory,
 // only where they lie. It is safe for concurrent use.
 type book struct {
-	log Log
+	*bus.Follower
+	log Fetcher
 	now func() time.Time
 
-	mu    sync.Mutex
-	next  int64 // offset behind what was read
-	moved chan struct{}
-	jobs  map[uuid.UUID]*entry
+	mu   sync.Mutex
+	jobs map[uuid.UUID]*entry
 }
 
 // entry is one job in the book.
@@ -80,21 +76,17 @@ type done struct {
 }
 
 func newBook(log Log, now func() time.Time) *book {
-	return &book{log: log, now: now, moved: make(chan struct{}), jobs: map[uuid.UUID]*entry{}}
+	return &book{Follower: bus.NewFollower(log, bus.TopicJobs), log: log, now: now, jobs: map[uuid.UUID]*entry{}}
 }
 
 // follow reads the topic until ctx ends.
 func (b *book) follow(ctx context.Context, broken func(offset int64)) error {
-	return b.log.Tail(ctx, bus.TopicJobs, 0, 0, func(r *bus.Record) error {
+	return b.Run(ctx, func(r *bus.Record) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		if !b.apply(r) {
 			broken(r.Offset)
 		}
-		b.next = r.Offset + 1
-		close(b.moved)
-		b.moved = make(chan struct{})
-		return nil
 	})
 }
 
@@ -166,47 +158,6 @@ func (b *book) forget(id uuid.UUID, key string) {
 	if key == id.String() {
 		e.job = nil
 	}
-}
-
-// caughtUp returns when everything is read that stood in the topic when it was
-// called.
-func (b *book) caughtUp(ctx context.Context) error {
-	oldest, newest, err := b.log.Offsets(ctx, bus.TopicJobs)
-	if err != nil || oldest[0] == newest[0] {
-		return err
-	}
-	return b.wait(ctx, newest[0])
-}
-
-func (b *book) wait(ctx context.Context, next int64) error {
-	for {
-		b.mu.Lock()
-		ok, moved := b.next >= next, b.moved
-		b.mu.Unlock()
-		if ok {
-			return nil
-		}
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			return fault.Of(ctx.Err())
-		}
-	}
-}
-
-// changed is closed when the next record is read.
-func (b *book) changed() <-chan struct{} {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.moved
-}
-
-// write appends records and returns when they are read.
-func (b *book) write(ctx context.Context, recs ...*bus.Record) error {
-	if err := b.log.Append(ctx, recs...); err != nil {
-		return err
-	}
-	return b.wait(ctx, recs[len(recs)-1].Offset+1)
 }
 
 func (b *book) record(key string, v any) (*bus.Record, error) {

@@ -93,7 +93,7 @@ func (j *Jobs) Follow(ctx context.Context) error {
 
 // List returns every job, the newest first, by all that is known anywhere.
 func (j *Jobs) List(ctx context.Context) ([]*View, error) {
-	if err := j.book.caughtUp(ctx); err != nil {
+	if err := j.book.CaughtUp(ctx); err != nil {
 		return nil, err
 	}
 	return j.book.views(), nil
@@ -101,7 +101,7 @@ func (j *Jobs) List(ctx context.Context) ([]*View, error) {
 
 // Get returns one job.
 func (j *Jobs) Get(ctx context.Context, id uuid.UUID) (*View, error) {
-	if err := j.book.caughtUp(ctx); err != nil {
+	if err := j.book.CaughtUp(ctx); err != nil {
 		return nil, err
 	}
 	v := j.book.view(id)
@@ -135,7 +135,7 @@ func (j *Jobs) Say(ctx context.Context, id uuid.UUID, w Word) (*View, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := j.book.write(ctx, r); err != nil {
+	if err := j.book.Write(ctx, r); err != nil {
 		return nil, err
 	}
 	j.Logger.Info("something was said to a job", "job", id, "kind", string(v.Kind), "verb", string(w.Verb), "operator", w.Operator, "reason", w.Reason, "force", w.Force)
@@ -204,7 +204,7 @@ func (j *Jobs) tidy(ctx context.Context) error {
 	for _, key := range j.book.stale(now.Add(-keepJobs), now.Add(-keepPreviews)) {
 		r, err := j.book.record(key, nil)
 		if err == nil {
-			err = j.book.write(ctx, r)
+			err = j.book.Write(ctx, r)
 		}
 		if err != nil {
 			return err

@@ -138,7 +138,7 @@ func (j *Jobs) keep(ctx context.Context, job Job, all []found) error {
 	if err != nil {
 		return err
 	}
-	return j.book.write(ctx, r)
+	return j.book.Write(ctx, r)
 }
 
 // group counts the items by what they have in common, the largest group first,

@@ -29,7 +29,7 @@ const (
 func (j *Jobs) Run(ctx context.Context) error {
 	var tidied time.Time
 	for ctx.Err() == nil {
-		changed := j.book.changed()
+		changed := j.book.Changed()
 		if j.Owns() {
 			if err := j.step(ctx, &tidied); err != nil && ctx.Err() == nil {
 				j.Logger.Warn("a job could not go on, trying again", "reason", fault.Of(err).Reason, "error", fault.Of(err).Error())
@@ -61,7 +61,7 @@ func (j *Jobs) running() *View {
 
 // step carries out a chunk of the job that runs, if there is one.
 func (j *Jobs) step(ctx context.Context, tidied *time.Time) error {
-	if err := j.book.caughtUp(ctx); err != nil {
+	if err := j.book.CaughtUp(ctx); err != nil {
 		return err
 	}
 	if now := j.Now(); now.Sub(*tidied) > tidyEvery {
@@ -90,7 +90,7 @@ func (j *Jobs) step(ctx context.Context, tidied *time.Time) error {
 	if err != nil {
 		return err
 	}
-	if err := j.book.write(ctx, rec); err != nil {
+	if err := j.book.Write(ctx, rec); err != nil {
 		return err
 	}
 	return j.judge(ctx, v)
