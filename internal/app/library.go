@@ -18,6 +18,7 @@ import (
 	"weiche/internal/status"
 	"weiche/internal/submission"
 	"weiche/internal/transform"
+	"weiche/internal/transform/standard"
 )
 
 // StandardsDir is where `router standards import` installs, in the data
@@ -29,7 +30,7 @@ func StandardsDir(data string) string { return filepath.Join(data, "standards") 
 // concurrent use.
 type Library struct {
 	Config    *config.Config
-	Standards *transform.Standards
+	Standards *standard.Installed
 	Catalog   *catalog.Catalog
 	Tables    map[submission.Land]*routing.Table
 
@@ -39,7 +40,7 @@ type Library struct {
 // LoadLibrary reads standards, process library and routing tables of a
 // configuration. The commands use it as the server does.
 func LoadLibrary(cfg *config.Config) (*Library, config.Problems) {
-	std, problems := transform.OpenStandards(filepath.Join(cfg.Dir, "standards"), StandardsDir(cfg.Router.Data))
+	std, problems := standard.Open(filepath.Join(cfg.Dir, "standards"), StandardsDir(cfg.Router.Data))
 	cat, ps := catalog.Load(filepath.Join(cfg.Dir, "services"), std)
 	problems = append(problems, ps...)
 	lib := &Library{Config: cfg, Standards: std, Catalog: cat, Tables: map[submission.Land]*routing.Table{}}

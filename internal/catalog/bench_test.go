@@ -6,16 +6,17 @@ import (
 	"weiche/internal/catalog"
 	"weiche/internal/submission"
 	"weiche/internal/transform"
+	"weiche/internal/transform/standard"
 )
 
 // benchmarked is the rich building permit, mapped to XBau.
 func benchmarked(b *testing.B) (*transform.Mapping, transform.Input, *catalog.Process, []byte) {
 	b.Helper()
 	installed := b.TempDir()
-	if _, err := transform.Import(b.Context(), shared(b, "standards/xbau/2.6"), installed, nil); err != nil {
+	if _, err := standard.Import(b.Context(), shared(b, "standards/xbau/2.6"), installed, nil); err != nil {
 		b.Fatal(err)
 	}
-	std, _ := transform.OpenStandards("../../config/standards", installed)
+	std, _ := standard.Open("../../config/standards", installed)
 	c, problems := catalog.Load("../../config/services", std)
 	p, ok := c.Service("99012008001000")
 	if !ok {

@@ -17,6 +17,7 @@ import (
 	"weiche/internal/config"
 	"weiche/internal/submission"
 	"weiche/internal/transform"
+	"weiche/internal/transform/standard"
 )
 
 const processFile = "process.yaml"
@@ -90,7 +91,7 @@ type partyYAML struct {
 // Load reads every folder below dir (config/services) that has a process.yaml.
 // Problems name file and line; a process with an error is left out, the others
 // stay. A standard that is not installed is a warning.
-func Load(dir string, std *transform.Standards) (*Catalog, config.Problems) {
+func Load(dir string, std *standard.Installed) (*Catalog, config.Problems) {
 	c := &Catalog{byService: map[submission.Service]*Process{}, byID: map[string]*Process{}}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -194,7 +195,7 @@ func (l *loader) path(line int, what, name string) (string, bool) {
 	return filepath.Join(l.dir, filepath.FromSlash(name)), true
 }
 
-func loadProcess(dir string, std *transform.Standards) (*Process, config.Problems) {
+func loadProcess(dir string, std *standard.Installed) (*Process, config.Problems) {
 	l := &loader{file: filepath.Join(dir, processFile), dir: dir}
 	raw, err := os.ReadFile(l.file)
 	if err != nil {
@@ -252,7 +253,7 @@ func loadProcess(dir string, std *transform.Standards) (*Process, config.Problem
 	return p, l.problems
 }
 
-func (l *loader) formats(p *Process, y *processYAML, line int, std *transform.Standards) {
+func (l *loader) formats(p *Process, y *processYAML, line int, std *standard.Installed) {
 	if y.Formats.Kind != yaml.MappingNode || len(y.Formats.Content) == 0 {
 		l.fail(line, "formats needs at least one entry, format: mapping file")
 		return

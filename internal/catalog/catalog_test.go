@@ -9,7 +9,7 @@ import (
 
 	"weiche/internal/config"
 	"weiche/internal/submission"
-	"weiche/internal/transform"
+	"weiche/internal/transform/standard"
 )
 
 const (
@@ -49,7 +49,7 @@ func tiny(t *testing.T, changed map[string]string) (*Catalog, config.Problems, s
 		files[k] = v
 	}
 	write(t, dir, files)
-	std, problems := transform.OpenStandards(filepath.Join(dir, "standards"), filepath.Join(dir, "missing"))
+	std, problems := standard.Open(filepath.Join(dir, "standards"), filepath.Join(dir, "missing"))
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}

@@ -12,17 +12,17 @@ import (
 
 	"weiche/internal/catalog"
 	"weiche/internal/submission"
-	"weiche/internal/transform"
+	"weiche/internal/transform/standard"
 )
 
 // shipped loads the process library as it ships, with XBau beside it.
 func shipped(t *testing.T) *catalog.Catalog {
 	t.Helper()
 	installed := t.TempDir()
-	if _, err := transform.Import(t.Context(), shared(t, "standards/xbau/2.6"), installed, []string{shared(t, "codelists/xbau-2.6")}); err != nil {
+	if _, err := standard.Import(t.Context(), shared(t, "standards/xbau/2.6"), installed, []string{shared(t, "codelists/xbau-2.6")}); err != nil {
 		t.Fatal(err)
 	}
-	std, problems := transform.OpenStandards("../../config/standards", installed)
+	std, problems := standard.Open("../../config/standards", installed)
 	if problems.Failed() {
 		t.Fatal(problems)
 	}

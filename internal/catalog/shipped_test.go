@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"weiche/internal/catalog"
-	"weiche/internal/transform"
+	"weiche/internal/transform/standard"
 )
 
 var update = flag.Bool("update", false, "write the expected messages of the shipped examples")
@@ -26,10 +26,10 @@ func shared(t testing.TB, path string) string {
 
 func TestShippedProcessesDoWhatTheirExamplesSay(t *testing.T) {
 	installed := t.TempDir()
-	if _, err := transform.Import(t.Context(), shared(t, "standards/xbau/2.6"), installed, []string{shared(t, "codelists/xbau-2.6")}); err != nil {
+	if _, err := standard.Import(t.Context(), shared(t, "standards/xbau/2.6"), installed, []string{shared(t, "codelists/xbau-2.6")}); err != nil {
 		t.Fatal(err)
 	}
-	std, problems := transform.OpenStandards("../../config/standards", installed)
+	std, problems := standard.Open("../../config/standards", installed)
 	if problems.Failed() {
 		t.Fatal(problems)
 	}

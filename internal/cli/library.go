@@ -16,7 +16,7 @@ import (
 	"weiche/internal/config"
 	"weiche/internal/routing"
 	"weiche/internal/submission"
-	"weiche/internal/transform"
+	"weiche/internal/transform/standard"
 )
 
 func (e *env) configCmd() *cobra.Command {
@@ -304,7 +304,7 @@ may hold several standards. A running router takes it up at once.`,
 			if err != nil {
 				return err
 			}
-			done, err := transform.Import(cmd.Context(), a[0], app.StandardsDir(dir), with)
+			done, err := standard.Import(cmd.Context(), a[0], app.StandardsDir(dir), with)
 			if err != nil {
 				return fmt.Errorf("%s is refused: %w", a[0], err)
 			}
@@ -324,7 +324,7 @@ may hold several standards. A running router takes it up at once.`,
 			if err != nil {
 				return err
 			}
-			std, problems := transform.OpenStandards(filepath.Join(e.config, "standards"), app.StandardsDir(dir))
+			std, problems := standard.Open(filepath.Join(e.config, "standards"), app.StandardsDir(dir))
 			for _, p := range problems {
 				fmt.Fprintln(e.err, p)
 			}
@@ -350,7 +350,7 @@ may hold several standards. A running router takes it up at once.`,
 			if err != nil {
 				return err
 			}
-			if err := transform.RemoveStandard(app.StandardsDir(dir), name, version); err != nil {
+			if err := standard.Remove(app.StandardsDir(dir), name, version); err != nil {
 				return err
 			}
 			fmt.Fprintf(e.out, "removed %s\n", a[0])

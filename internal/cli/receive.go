@@ -8,7 +8,7 @@ import (
 
 	"weiche/internal/app"
 	"weiche/internal/receiver"
-	"weiche/internal/transform"
+	"weiche/internal/transform/standard"
 )
 
 func (e *env) receive() *cobra.Command {
@@ -44,7 +44,7 @@ shows for the destination's.`,
 			if dir == "" {
 				dir = filepath.Join(data, "received")
 			}
-			std, problems := transform.OpenStandards(filepath.Join(e.config, "standards"), app.StandardsDir(data))
+			std, problems := standard.Open(filepath.Join(e.config, "standards"), app.StandardsDir(data))
 			if err := problems.Err(); err != nil {
 				return err
 			}

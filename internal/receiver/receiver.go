@@ -29,7 +29,7 @@ import (
 	webhook "weiche/internal/adapters/http"
 	"weiche/internal/fault"
 	"weiche/internal/submission"
-	"weiche/internal/transform"
+	"weiche/internal/transform/standard"
 )
 
 // Defaults of Options.
@@ -47,7 +47,7 @@ type Options struct {
 	SecretFile string // signing secrets or public keys, one a line; made with one secret where it is missing
 	// Standards check messages whose Weiche-Format is installed; nil checks only
 	// that the XML is well-formed and harmless.
-	Standards *transform.Standards
+	Standards *standard.Installed
 	// Answers says what is answered, see ParseAnswers. Zero: 204 always.
 	Answers Answers
 	Delay   time.Duration // between storing and answering

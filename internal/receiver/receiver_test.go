@@ -24,7 +24,7 @@ import (
 	"weiche/internal/fault"
 	"weiche/internal/receiver"
 	"weiche/internal/submission"
-	"weiche/internal/transform"
+	"weiche/internal/transform/standard"
 )
 
 // running is a receiver and an http adapter that is pointed at it.
@@ -406,7 +406,7 @@ func TestRefuses(t *testing.T) {
 
 // With the standards installed a message is checked against its own.
 func TestValidates(t *testing.T) {
-	std, ps := transform.OpenStandards(filepath.Join("..", "..", "config", "standards"))
+	std, ps := standard.Open(filepath.Join("..", "..", "config", "standards"))
 	if ps.Failed() {
 		t.Fatal(ps)
 	}

@@ -12,20 +12,6 @@ import (
 	"weiche/internal/foreignxml"
 )
 
-// rootName returns the root element's name.
-func rootName(raw []byte) (qname, error) {
-	d := xml.NewDecoder(bytes.NewReader(raw))
-	for {
-		t, err := d.Token()
-		if err != nil {
-			return qname{}, err
-		}
-		if s, ok := t.(xml.StartElement); ok {
-			return qname{s.Name.Space, s.Name.Local}, nil
-		}
-	}
-}
-
 // Canonical writes a document one element a line, so that two documents can be
 // compared: names with their namespace instead of a prefix, attributes sorted,
 // whitespace between elements and comments dropped. The document must be

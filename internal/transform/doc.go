@@ -1,5 +1,4 @@
-// Package transform turns form data into the XML message of a target standard
-// and checks it against the standard's XSD.
+// Package transform turns form data into the XML message of a target standard.
 //
 // A mapping is declarative: the target message as an XML template in a language
 // of its own (namespace urn:weiche:mapping:1), proven when it is loaded against
@@ -8,7 +7,6 @@
 // etree so that a test can compare the two.
 //
 // The package knows no Kafka and no HTTP: a function in, a value out. It
-// refuses to fetch anything from a network, to follow a schema reference out of
-// its standard's folder, to read XML that carries a DOCTYPE, and to repeat a
-// form's value in an error text.
+// refuses to repeat a form's value in an error text. Standards and the check of
+// a message are package standard's.
 package transform

@@ -6,13 +6,14 @@ import (
 	"sync/atomic"
 
 	"weiche/internal/config"
+	"weiche/internal/transform/standard"
 )
 
 // Mapping is a proven, compiled mapping to one message of one standard. It is
 // immutable and safe for concurrent use.
 type Mapping struct {
 	File     string
-	Standard *Standard
+	Standard *standard.Standard
 	message  string
 	prog     *program
 	lastSize atomic.Int64 // of the last message, to size the next buffer
@@ -25,7 +26,7 @@ func (m *Mapping) Message() string { return m.message }
 // CompileMapping reads a mapping file and proves it against the form's schema
 // and the standard's XSD. Every fault is reported with its line, not the first;
 // the mapping is nil where there is one.
-func CompileMapping(file string, std *Standard, form *FormSchema) (*Mapping, config.Problems) {
+func CompileMapping(file string, std *standard.Standard, form *FormSchema) (*Mapping, config.Problems) {
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		return nil, config.Problems{{File: file, Text: "the mapping cannot be read: " + plainOSError(err)}}
@@ -33,23 +34,23 @@ func CompileMapping(file string, std *Standard, form *FormSchema) (*Mapping, con
 	return compileMapping(file, raw, std, form)
 }
 
-func compileMapping(file string, raw []byte, std *Standard, form *FormSchema) (*Mapping, config.Problems) {
+func compileMapping(file string, raw []byte, std *standard.Standard, form *FormSchema) (*Mapping, config.Problems) {
 	root, problems := readMapping(file, raw, form)
 	if root == nil {
 		return nil, problems
 	}
-	model, err := std.schema()
+	model, err := modelOf(std)
 	if err != nil {
 		problems = append(problems, config.Problem{File: file, Text: "the mapping cannot be checked, the standard's schema cannot be read: " + err.Error()})
 		return nil, problems
 	}
 	// A schema the validator cannot use would refuse every message: say so now.
-	if _, err := std.compiled(); err != nil {
+	if err := std.Compile(); err != nil {
 		problems = append(problems, config.Problem{File: file, Text: "no message could be checked: " + err.Error()})
 	}
-	std.modelMu.Lock()
+	model.mu.Lock()
 	problems = append(problems, checkTemplate(file, root, model)...)
-	std.modelMu.Unlock()
+	model.mu.Unlock()
 	if problems.Failed() {
 		sortProblems(problems)
 		return nil, problems

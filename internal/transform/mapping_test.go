@@ -15,6 +15,7 @@ import (
 
 	"weiche/internal/fault"
 	"weiche/internal/submission"
+	"weiche/internal/transform/standard"
 )
 
 const testXSD = `<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema" targetNamespace="urn:test:t" xmlns="urn:test:t" elementFormDefault="qualified" version="1">
@@ -48,23 +49,25 @@ const testForm = `{"type": "object", "properties": {
   "$defs": {"adr": {"type": "object", "properties": {"town": {"type": "string"}, "up": {"$ref": "#/$defs/adr"}}},
     "person": {"type": "object", "properties": {"name": {"type": "string"}, "born": {"type": "string"}, "n": {"type": "number"}, "adr": {"$ref": "#/$defs/adr"}}}}}`
 
-func testStandard(t testing.TB) *Standard {
+func testStandard(t testing.TB) *standard.Standard {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "t", "1")
+	root := t.TempDir()
+	dir := filepath.Join(root, "t", "1")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for name, content := range map[string]string{
-		"t.xsd": testXSD, manifestFile: "name: t\nversion: \"1\"\nlicence: none stated\nschemas: [t.xsd]\n",
+		"t.xsd": testXSD, "standard.yaml": "name: t\nversion: \"1\"\nlicence: none stated\nschemas: [t.xsd]\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	s, problems := openStandard(dir)
+	installed, problems := standard.Open(root)
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
+	s, _ := installed.Get("t", "1")
 	return s
 }
 

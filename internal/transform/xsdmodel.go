@@ -1,17 +1,13 @@
 package transform
 
 import (
-	"bytes"
-	"fmt"
-	"io/fs"
-	"path"
 	"slices"
 	"strconv"
-	"strings"
+	"sync"
 
 	"github.com/beevik/etree"
 
-	"weiche/internal/foreignxml"
+	"weiche/internal/transform/standard"
 )
 
 const xsdNamespace = "http://www.w3.org/2001/XMLSchema"
@@ -21,7 +17,7 @@ const xsdNamespace = "http://www.w3.org/2001/XMLSchema"
 // judges no values; the validator does. Types are built when they are first
 // asked for, so it is not safe for concurrent use.
 type xsdModel struct {
-	docs       map[string]*xsdDoc
+	mu         sync.Mutex
 	elements   map[qname]component
 	types      map[qname]component
 	groups     map[qname]component
@@ -34,11 +30,9 @@ type xsdModel struct {
 }
 
 type xsdDoc struct {
-	name        string
-	target      string
+	*standard.Document
 	qualified   bool // elementFormDefault
 	qualifiedAt bool // attributeFormDefault
-	root        *etree.Element
 }
 
 type component struct {
@@ -92,131 +86,64 @@ type particle struct {
 
 const maxSchemaNesting = 200
 
-// loadModel reads the schemas reachable from the entries inside fsys; where
-// references leave it, locations maps them to files in it.
-func loadModel(fsys fs.FS, entries []string, locations map[string]string) (*xsdModel, error) {
+// loadModel tables the components of a standard's schema documents.
+func loadModel(docs []*standard.Document) *xsdModel {
 	m := &xsdModel{
-		docs: map[string]*xsdDoc{}, elements: map[qname]component{}, types: map[qname]component{}, groups: map[qname]component{},
+		elements: map[qname]component{}, types: map[qname]component{}, groups: map[qname]component{},
 		attributes: map[qname]component{}, attrGroups: map[qname]component{}, members: map[qname][]qname{},
 		builtElements: map[*etree.Element]*elementDecl{}, builtTypes: map[*etree.Element]*typeDef{},
 	}
-	type job struct{ file, chameleon string }
-	queue := []job{}
-	for _, e := range entries {
-		queue = append(queue, job{file: e})
-	}
-	for len(queue) > 0 {
-		j := queue[0]
-		queue = queue[1:]
-		key := j.file + "\x00" + j.chameleon
-		if m.docs[key] != nil {
-			continue
-		}
-		raw, err := fs.ReadFile(fsys, j.file)
-		if err != nil {
-			return nil, fmt.Errorf("the schema %s is missing", j.file)
-		}
-		if err := foreignxml.Check(bytes.NewReader(raw), schemaLimits); err != nil {
-			return nil, fmt.Errorf("the schema %s: %w", j.file, err)
-		}
-		doc := etree.NewDocument()
-		if err := doc.ReadFromBytes(raw); err != nil || doc.Root() == nil {
-			return nil, fmt.Errorf("the schema %s is not well-formed XML", j.file)
-		}
-		root := doc.Root()
-		if root.Tag != "schema" || root.NamespaceURI() != xsdNamespace {
-			return nil, fmt.Errorf("%s is no XML schema", j.file)
-		}
+	for _, doc := range docs {
 		d := &xsdDoc{
-			name: j.file, root: root, target: root.SelectAttrValue("targetNamespace", j.chameleon),
-			qualified:   root.SelectAttrValue("elementFormDefault", "") == "qualified",
-			qualifiedAt: root.SelectAttrValue("attributeFormDefault", "") == "qualified",
+			Document:    doc,
+			qualified:   doc.Root.SelectAttrValue("elementFormDefault", "") == "qualified",
+			qualifiedAt: doc.Root.SelectAttrValue("attributeFormDefault", "") == "qualified",
 		}
-		m.docs[key] = d
-		for _, el := range root.ChildElements() {
-			switch el.Tag {
-			case "include", "import", "redefine":
-				loc := el.SelectAttrValue("schemaLocation", "")
-				if loc == "" {
-					continue
-				}
-				file, ok := resolveLocation(fsys, j.file, loc, locations)
-				if !ok {
-					return nil, fmt.Errorf("the schema %s refers to %s, which the standard's folder does not have", j.file, loc)
-				}
-				next := job{file: file}
-				if el.Tag != "import" {
-					next.chameleon = d.target
-				}
-				queue = append(queue, next)
-			default:
-				name := el.SelectAttrValue("name", "")
-				if name == "" {
-					continue
-				}
-				q, c := qname{d.target, name}, component{el, d}
-				switch el.Tag {
-				case "element":
-					m.elements[q] = c
-					if head := el.SelectAttrValue("substitutionGroup", ""); head != "" {
-						h := resolveQName(el, d, head)
-						m.members[h] = append(m.members[h], q)
-					}
-				case "complexType", "simpleType":
-					m.types[q] = c
-				case "group":
-					m.groups[q] = c
-				case "attribute":
-					m.attributes[q] = c
-				case "attributeGroup":
-					m.attrGroups[q] = c
-				}
-			}
+		for _, el := range doc.Root.ChildElements() {
+			m.add(el, d)
 		}
 	}
-	return m, nil
+	return m
 }
 
-// resolveLocation finds the file a schemaLocation names, never outside fsys.
-func resolveLocation(fsys fs.FS, from, location string, locations map[string]string) (string, bool) {
-	if to, ok := locations[location]; ok {
-		return to, true
+// add tables one global component; what has no name is none.
+func (m *xsdModel) add(el *etree.Element, d *xsdDoc) {
+	name := el.SelectAttrValue("name", "")
+	if name == "" {
+		return
 	}
-	if strings.Contains(location, "://") || strings.HasPrefix(location, "/") {
-		return "", false
+	q, c := qname{d.Target, name}, component{el, d}
+	switch el.Tag {
+	case "element":
+		m.elements[q] = c
+		if head := el.SelectAttrValue("substitutionGroup", ""); head != "" {
+			h := resolveQName(el, d, head)
+			m.members[h] = append(m.members[h], q)
+		}
+	case "complexType", "simpleType":
+		m.types[q] = c
+	case "group":
+		m.groups[q] = c
+	case "attribute":
+		m.attributes[q] = c
+	case "attributeGroup":
+		m.attrGroups[q] = c
 	}
-	file := path.Join(path.Dir(from), location)
-	if !fs.ValidPath(file) {
-		return "", false
+}
+
+// modelOf returns the model that mappings to a standard are proven against.
+// Proofs of one standard run one after another, under its lock.
+func modelOf(std *standard.Standard) (*xsdModel, error) {
+	m, err := std.Derived(func(docs []*standard.Document) any { return loadModel(docs) })
+	if err != nil {
+		return nil, err
 	}
-	if to, ok := locations[file]; ok {
-		return to, true
-	}
-	if info, err := fs.Stat(fsys, file); err != nil || info.IsDir() {
-		return "", false
-	}
-	return file, true
+	return m.(*xsdModel), nil
 }
 
 func resolveQName(el *etree.Element, doc *xsdDoc, name string) qname {
-	prefix, local, ok := strings.Cut(name, ":")
-	if !ok {
-		prefix, local = "", name
-	}
-	for e := el; e != nil; e = e.Parent() {
-		for _, a := range e.Attr {
-			if prefix == "" && a.Space == "" && a.Key == "xmlns" || prefix != "" && a.Space == "xmlns" && a.Key == prefix {
-				return qname{a.Value, local}
-			}
-		}
-	}
-	if prefix == "xml" {
-		return qname{xmlNamespace, local}
-	}
-	if prefix == "" && doc.root.SelectAttr("targetNamespace") == nil {
-		return qname{doc.target, local} // chameleon
-	}
-	return qname{"", local}
+	space, local := doc.Resolve(el, name)
+	return qname{space, local}
 }
 
 // globalElements lists the elements of a namespace that can be a message.
@@ -247,7 +174,7 @@ func (m *xsdModel) declare(el *etree.Element, doc *xsdDoc, global bool) *element
 	d.name = qname{"", el.SelectAttrValue("name", "")}
 	form := el.SelectAttrValue("form", "")
 	if global || form == "qualified" || form == "" && doc.qualified {
-		d.name.space = doc.target
+		d.name.space = doc.Target
 	}
 	m.builtElements[el] = d
 	return d
@@ -362,7 +289,7 @@ func (m *xsdModel) attribute(c *etree.Element, doc *xsdDoc, t *typeDef, depth in
 				source = g.el
 			}
 		} else if form := c.SelectAttrValue("form", ""); form == "qualified" || form == "" && doc.qualifiedAt {
-			q.space = doc.target
+			q.space = doc.Target
 		}
 		for _, s := range []*etree.Element{c, source} {
 			if f := s.SelectAttr("fixed"); f != nil {
@@ -590,48 +517,4 @@ func mustHave(p *particle) []qname {
 		}
 	}
 	return nil
-}
-
-// unresolved returns the first reference to a component that no schema
-// declares; "" where every one is found. A validator may pass over such a gap
-// until a message needs it.
-func (m *xsdModel) unresolved() string {
-	for _, d := range m.docs {
-		for _, el := range d.root.FindElements(".//*") {
-			if el.NamespaceURI() != xsdNamespace {
-				continue
-			}
-			for _, a := range el.Attr {
-				if a.Space != "" {
-					continue
-				}
-				table := m.types
-				switch a.Key {
-				case "type", "base", "itemType", "memberTypes":
-				case "ref":
-					switch el.Tag {
-					case "element":
-						table = m.elements
-					case "attribute":
-						table = m.attributes
-					case "group":
-						table = m.groups
-					case "attributeGroup":
-						table = m.attrGroups
-					default:
-						continue
-					}
-				default:
-					continue
-				}
-				for _, name := range strings.Fields(a.Value) {
-					q := resolveQName(el, d, name)
-					if _, ok := table[q]; !ok && q.space != xsdNamespace && q.space != xmlNamespace {
-						return fmt.Sprintf("%s: %s=%q names nothing that is declared", d.name, a.Key, name)
-					}
-				}
-			}
-		}
-	}
-	return ""
 }

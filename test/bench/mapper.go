@@ -14,7 +14,7 @@ import (
 	"weiche/internal/dispatch"
 	"weiche/internal/routing"
 	"weiche/internal/submission"
-	"weiche/internal/transform"
+	"weiche/internal/transform/standard"
 )
 
 // mapper is what the pipeline does to a submission, without the pipeline:
@@ -69,7 +69,7 @@ func outTopic(i int) string { return fmt.Sprintf("bench.fv.%d", i) }
 func installStandards(ctx context.Context, repo, data string) error {
 	shared := filepath.Join(repo, "..", "shared")
 	all := filepath.Join(data, "standards-all")
-	if _, err := transform.Import(ctx, filepath.Join(shared, "standards", "xbau", "2.6"), all, []string{filepath.Join(shared, "codelists", "xbau-2.6")}); err != nil {
+	if _, err := standard.Import(ctx, filepath.Join(shared, "standards", "xbau", "2.6"), all, []string{filepath.Join(shared, "codelists", "xbau-2.6")}); err != nil {
 		return err
 	}
 	// The router reads no more than it has to.

@@ -1,4 +1,4 @@
-package transform
+package standard
 
 import (
 	"archive/zip"
@@ -13,7 +13,7 @@ import (
 // shared returns a path beside the repository; CI must have it.
 func shared(t testing.TB, path string) string {
 	t.Helper()
-	p := "../../../shared/" + path
+	p := "../../../../shared/" + path
 	if _, err := os.Stat(p); err != nil {
 		if os.Getenv("CI") == "true" {
 			t.Fatalf("%s is missing", p)
@@ -45,7 +45,7 @@ func TestImportOfXBauBringsTwoStandards(t *testing.T) {
 	if i := byKey["xbau-kernmodul/1.3.0"]; i.Messages < 5 || i.CodeLists < 5 {
 		t.Errorf("xbau-kernmodul/1.3.0 has %d messages and %d code lists", i.Messages, i.CodeLists)
 	}
-	std, problems := OpenStandards(into)
+	std, problems := Open(into)
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
@@ -93,10 +93,10 @@ func TestImportOfXBauBringsTwoStandards(t *testing.T) {
 	if _, err := Import(t.Context(), shared(t, "standards/xbau/2.6"), into, nil); err == nil || !strings.Contains(err.Error(), "remove it first") {
 		t.Errorf("importing other files over an installed standard: %v", err)
 	}
-	if err := RemoveStandard(into, "xbau", "2.6"); err != nil {
+	if err := Remove(into, "xbau", "2.6"); err != nil {
 		t.Fatal(err)
 	}
-	std, _ = OpenStandards(into)
+	std, _ = Open(into)
 	if len(std.List()) != 1 {
 		t.Errorf("after removal: %v", std.List())
 	}
@@ -125,7 +125,7 @@ func TestImportWithoutEntrySchemaMakesOne(t *testing.T) {
 	if err != nil || len(got) != 2 {
 		t.Fatalf("%+v, %v", got, err)
 	}
-	std, _ := OpenStandards(into)
+	std, _ := Open(into)
 	s, _ := std.Get("xbau", "2.6")
 	for _, m := range []string{"baugenehmigung.antrag.0200", "anzeige.baubeginn.0900", "vorbescheid.antrag.0210"} {
 		if _, ok := s.Message(m); !ok {

@@ -1,4 +1,4 @@
-package transform
+package standard
 
 import (
 	"bytes"
@@ -15,12 +15,9 @@ import (
 	"sync"
 
 	"github.com/jacoelho/xsd"
-	"github.com/jacoelho/xsd/xsderrors"
 	"go.yaml.in/yaml/v3"
 
 	"weiche/internal/config"
-	"weiche/internal/fault"
-	"weiche/internal/foreignxml"
 )
 
 const manifestFile = "standard.yaml"
@@ -61,9 +58,9 @@ type CodeList struct {
 	File    string `yaml:"file"`
 }
 
-// Standards are the installed ones. It is safe for concurrent use; a standard
-// imported later is seen after a new OpenStandards.
-type Standards struct {
+// Installed are the standards at hand. It is safe for concurrent use; a standard
+// imported later is seen after a new Open.
+type Installed struct {
 	byKey map[string]*Standard
 }
 
@@ -77,18 +74,19 @@ type Standard struct {
 	engine  *xsd.Engine
 	err     error
 	pool    sync.Pool
-	modelMu sync.Mutex
-	model   *xsdModel
 	msgOnce sync.Once
 	msgs    []Message
+
+	derivedMu sync.Mutex
+	derived   any
 }
 
-// OpenStandards reads the manifests below the directories, each laid out as
+// Open reads the manifests below the directories, each laid out as
 // <name>/<version>/standard.yaml; a directory that is missing has none. A broken
 // standard is reported and left out, the others stay. Schemas are not compiled
 // yet.
-func OpenStandards(dirs ...string) (*Standards, config.Problems) {
-	s := &Standards{byKey: map[string]*Standard{}}
+func Open(dirs ...string) (*Installed, config.Problems) {
+	s := &Installed{byKey: map[string]*Standard{}}
 	var problems config.Problems
 	for _, dir := range dirs {
 		files, err := filepath.Glob(filepath.Join(dir, "*", "*", manifestFile))
@@ -123,7 +121,7 @@ func openStandard(dir string) (*Standard, config.Problems) {
 	file := filepath.Join(dir, manifestFile)
 	raw, err := os.ReadFile(file)
 	if err != nil {
-		return nil, config.Problems{{File: file, Text: "it cannot be read: " + plainOSError(err)}}
+		return nil, config.Problems{{File: file, Text: "it cannot be read: " + osText(err)}}
 	}
 	std := &Standard{Dir: dir}
 	d := yaml.NewDecoder(bytes.NewReader(raw))
@@ -191,13 +189,13 @@ func yamlProblems(file string, err error) config.Problems {
 }
 
 // Get returns an installed standard.
-func (s *Standards) Get(name, version string) (*Standard, bool) {
+func (s *Installed) Get(name, version string) (*Standard, bool) {
 	std, ok := s.byKey[name+"/"+version]
 	return std, ok
 }
 
 // List returns the installed standards by name and version.
-func (s *Standards) List() []*Standard {
+func (s *Installed) List() []*Standard {
 	out := make([]*Standard, 0, len(s.byKey))
 	for _, std := range s.byKey {
 		out = append(out, std)
@@ -208,9 +206,9 @@ func (s *Standards) List() []*Standard {
 	return out
 }
 
-// RemoveStandard deletes an installed standard from dir, as Import put it
+// Remove deletes an installed standard from dir, as Import put it
 // there. What is not installed is an error.
-func RemoveStandard(dir, name, version string) error {
+func Remove(dir, name, version string) error {
 	if !safeName.MatchString(name) || !safeName.MatchString(version) {
 		return errors.New("a standard is named by name and version")
 	}
@@ -237,13 +235,10 @@ func RemoveStandard(dir, name, version string) error {
 // Key returns "name/version".
 func (s *Standard) Key() string { return s.Name + "/" + s.Version }
 
-// Check reads and compiles the standard's schemas, as the first use would. The
-// error names the file and what is wrong with it.
-func (s *Standard) Check() error {
-	if _, err := s.compiled(); err != nil {
-		return err
-	}
-	_, err := s.schema()
+// Compile compiles the standard's schemas, as the first use would. The error
+// names the file and what is wrong with it.
+func (s *Standard) Compile() error {
+	_, err := s.compiled()
 	return err
 }
 
@@ -255,18 +250,16 @@ func (s *Standard) MessageNames() []Message {
 		if len(s.msgs) > 0 {
 			return
 		}
-		model, err := s.schema()
+		docs, err := s.Documents()
 		if err != nil {
 			return
 		}
-		s.modelMu.Lock()
-		defer s.modelMu.Unlock()
 		seen := map[string]bool{}
-		for _, d := range model.docs {
-			if slices.Contains(s.Schemas, d.name) && !seen[d.target] {
-				seen[d.target] = true
-				for _, e := range model.globalElements(d.target) {
-					s.msgs = append(s.msgs, Message{Name: e, Namespace: d.target})
+		for _, d := range docs {
+			if slices.Contains(s.Schemas, d.File) && !seen[d.Target] {
+				seen[d.Target] = true
+				for _, e := range globalElements(docs, d.Target) {
+					s.msgs = append(s.msgs, Message{Name: e, Namespace: d.Target})
 				}
 			}
 		}
@@ -288,26 +281,6 @@ func (s *Standard) Message(name string) (Message, bool) {
 	return Message{}, false
 }
 
-// schema returns the model that mappings are proven against. Proofs of one
-// standard run one after another: the model builds its types as they are asked
-// for.
-func (s *Standard) schema() (*xsdModel, error) {
-	s.modelMu.Lock()
-	defer s.modelMu.Unlock()
-	if s.model != nil {
-		return s.model, nil
-	}
-	if err := s.checkFiles(); err != nil {
-		return nil, err
-	}
-	m, err := loadModel(os.DirFS(s.Dir), s.Schemas, s.Locations)
-	if err != nil {
-		return nil, err
-	}
-	s.model = m
-	return m, nil
-}
-
 func (s *Standard) checkFiles() error {
 	for f, want := range s.Files {
 		raw, err := os.ReadFile(filepath.Join(s.Dir, filepath.FromSlash(f)))
@@ -322,120 +295,11 @@ func (s *Standard) checkFiles() error {
 	return nil
 }
 
-// schemaLimits bound one schema file.
-var schemaLimits = foreignxml.Limits{Bytes: 32 << 20, Depth: 100, Elements: 500_000, Attributes: 100}
-
-func (s *Standard) compiled() (*xsd.Engine, error) {
-	s.once.Do(func() {
-		if s.err = s.checkFiles(); s.err != nil {
-			return
-		}
-		s.engine, s.err = compileXSD(os.DirFS(s.Dir), s.Schemas, s.Locations)
-		if s.err != nil {
-			s.err = fmt.Errorf("%s: %w", s.Key(), s.err)
-		}
-	})
-	return s.engine, s.err
-}
-
-// compileXSD compiles entry schemas; references are resolved inside fsys and
-// nowhere else.
-func compileXSD(fsys fs.FS, entries []string, locations map[string]string) (*xsd.Engine, error) {
-	var missing error
-	source := func(file string) (xsd.SchemaSource, error) {
-		raw, err := fs.ReadFile(fsys, file)
-		if err != nil {
-			return xsd.SchemaSource{}, fmt.Errorf("the schema %s is missing", file)
-		}
-		if err := foreignxml.Check(bytes.NewReader(raw), schemaLimits); err != nil {
-			return xsd.SchemaSource{}, fmt.Errorf("the schema %s: %w", file, err)
-		}
-		return xsd.Bytes(file, raw), nil
+// osText says what the operating system said, without the path.
+func osText(err error) string {
+	var pe *os.PathError
+	if errors.As(err, &pe) {
+		return pe.Err.Error()
 	}
-	resolver := xsd.ResolverFunc(func(base, location string) (xsd.SchemaSource, error) {
-		file, ok := resolveLocation(fsys, base, location, locations)
-		if !ok {
-			missing = fmt.Errorf("the schema %s refers to %s, which the standard's folder does not have", base, location)
-			return xsd.SchemaSource{}, missing
-		}
-		src, err := source(file)
-		if err != nil {
-			missing = err
-		}
-		return src, err
-	})
-	sources := make([]xsd.SchemaSource, 0, len(entries))
-	for _, e := range entries {
-		src, err := source(e)
-		if err != nil {
-			return nil, err
-		}
-		sources = append(sources, src.WithResolver(resolver))
-	}
-	engine, err := xsd.CompileWithOptions(xsd.CompileOptions{}, sources...)
-	if missing != nil {
-		return nil, missing
-	}
-	if err != nil {
-		return nil, fmt.Errorf("the schema does not compile: %w", err)
-	}
-	return engine, nil
-}
-
-const maxReportedFaults = 5
-
-// Validate checks one message against the standard's XSD. An invalid message is
-// a *fault.Error, permanent, schema-invalid, whose detail names code, line and
-// path of up to five faults and never a value; a schema that does not compile is
-// standard-missing. It is safe for concurrent use.
-func (s *Standard) Validate(message []byte) error {
-	engine, err := s.compiled()
-	if err != nil {
-		return fault.Wrap(err, fault.Permanent, fault.ReasonStandardMissing, "the schema of %s cannot be used", s.Key())
-	}
-	session, _ := s.pool.Get().(*xsd.Session)
-	if session == nil {
-		if session, err = engine.NewSession(xsd.ValidateOptions{MaxErrors: maxReportedFaults}); err != nil {
-			return fault.Wrap(err, fault.Permanent, fault.ReasonStandardMissing, "the schema of %s cannot be used", s.Key())
-		}
-	}
-	err = session.Validate(bytes.NewReader(message))
-	s.pool.Put(session)
-	if err == nil {
-		return nil
-	}
-	var details []string
-	for _, e := range xsderrors.Flatten(err) {
-		var xe *xsderrors.Error
-		if !errors.As(e, &xe) {
-			details = append(details, "invalid")
-			continue
-		}
-		details = append(details, fmt.Sprintf("%s at line %d column %d, %s", xe.Code(), xe.Line(), xe.Column(), clipPath(xe.Path())))
-	}
-	return fault.Wrap(err, fault.Permanent, fault.ReasonSchemaInvalid, "%s: %s", s.Key(), strings.Join(details, "; "))
-}
-
-// ValidateAs is Validate for a message whose root must be the named one: an XSD
-// alone accepts every global element as root.
-func (s *Standard) ValidateAs(message []byte, name string) error {
-	if err := s.Validate(message); err != nil {
-		return err
-	}
-	want, ok := s.Message(name)
-	root, err := rootName(message)
-	if err != nil || !ok || root.local != want.Element || want.Namespace != "" && root.space != want.Namespace {
-		return fault.New(fault.Permanent, fault.ReasonSchemaInvalid, "%s: the root element is not the message %s", s.Key(), name)
-	}
-	return nil
-}
-
-func clipPath(p string) string {
-	if p == "" {
-		return "path unknown"
-	}
-	if len(p) > 300 {
-		return "…" + p[len(p)-300:]
-	}
-	return p
+	return err.Error()
 }

@@ -1,0 +1,146 @@
+package standard
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/jacoelho/xsd"
+	"github.com/jacoelho/xsd/xsderrors"
+
+	"weiche/internal/fault"
+	"weiche/internal/foreignxml"
+)
+
+func (s *Standard) compiled() (*xsd.Engine, error) {
+	s.once.Do(func() {
+		if s.err = s.checkFiles(); s.err != nil {
+			return
+		}
+		s.engine, s.err = compileXSD(os.DirFS(s.Dir), s.Schemas, s.Locations)
+		if s.err != nil {
+			s.err = fmt.Errorf("%s: %w", s.Key(), s.err)
+		}
+	})
+	return s.engine, s.err
+}
+
+// compileXSD compiles entry schemas; references are resolved inside fsys and
+// nowhere else.
+func compileXSD(fsys fs.FS, entries []string, locations map[string]string) (*xsd.Engine, error) {
+	var missing error
+	source := func(file string) (xsd.SchemaSource, error) {
+		raw, err := fs.ReadFile(fsys, file)
+		if err != nil {
+			return xsd.SchemaSource{}, fmt.Errorf("the schema %s is missing", file)
+		}
+		if err := foreignxml.Check(bytes.NewReader(raw), schemaLimits); err != nil {
+			return xsd.SchemaSource{}, fmt.Errorf("the schema %s: %w", file, err)
+		}
+		return xsd.Bytes(file, raw), nil
+	}
+	resolver := xsd.ResolverFunc(func(base, location string) (xsd.SchemaSource, error) {
+		file, ok := resolveLocation(fsys, base, location, locations)
+		if !ok {
+			missing = fmt.Errorf("the schema %s refers to %s, which the standard's folder does not have", base, location)
+			return xsd.SchemaSource{}, missing
+		}
+		src, err := source(file)
+		if err != nil {
+			missing = err
+		}
+		return src, err
+	})
+	sources := make([]xsd.SchemaSource, 0, len(entries))
+	for _, e := range entries {
+		src, err := source(e)
+		if err != nil {
+			return nil, err
+		}
+		sources = append(sources, src.WithResolver(resolver))
+	}
+	engine, err := xsd.CompileWithOptions(xsd.CompileOptions{}, sources...)
+	if missing != nil {
+		return nil, missing
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the schema does not compile: %w", err)
+	}
+	return engine, nil
+}
+
+const maxReportedFaults = 5
+
+// Validate checks one message against the standard's XSD. An invalid message is
+// a *fault.Error, permanent, schema-invalid, whose detail names code, line and
+// path of up to five faults and never a value; a schema that does not compile is
+// standard-missing. It is safe for concurrent use.
+func (s *Standard) Validate(message []byte) error {
+	engine, err := s.compiled()
+	if err != nil {
+		return fault.Wrap(err, fault.Permanent, fault.ReasonStandardMissing, "the schema of %s cannot be used", s.Key())
+	}
+	session, _ := s.pool.Get().(*xsd.Session)
+	if session == nil {
+		if session, err = engine.NewSession(xsd.ValidateOptions{MaxErrors: maxReportedFaults}); err != nil {
+			return fault.Wrap(err, fault.Permanent, fault.ReasonStandardMissing, "the schema of %s cannot be used", s.Key())
+		}
+	}
+	err = session.Validate(bytes.NewReader(message))
+	s.pool.Put(session)
+	if err == nil {
+		return nil
+	}
+	var details []string
+	for _, e := range xsderrors.Flatten(err) {
+		var xe *xsderrors.Error
+		if !errors.As(e, &xe) {
+			details = append(details, "invalid")
+			continue
+		}
+		details = append(details, fmt.Sprintf("%s at line %d column %d, %s", xe.Code(), xe.Line(), xe.Column(), clipPath(xe.Path())))
+	}
+	return fault.Wrap(err, fault.Permanent, fault.ReasonSchemaInvalid, "%s: %s", s.Key(), strings.Join(details, "; "))
+}
+
+// ValidateAs is Validate for a message whose root must be the named one: an XSD
+// alone accepts every global element as root.
+func (s *Standard) ValidateAs(message []byte, name string) error {
+	if err := s.Validate(message); err != nil {
+		return err
+	}
+	want, ok := s.Message(name)
+	root, err := rootName(message)
+	if err != nil || !ok || root.Local != want.Element || want.Namespace != "" && root.Space != want.Namespace {
+		return fault.New(fault.Permanent, fault.ReasonSchemaInvalid, "%s: the root element is not the message %s", s.Key(), name)
+	}
+	return nil
+}
+
+func clipPath(p string) string {
+	if p == "" {
+		return "path unknown"
+	}
+	if len(p) > 300 {
+		return "…" + p[len(p)-300:]
+	}
+	return p
+}
+
+// rootName returns the root element's name.
+func rootName(raw []byte) (xml.Name, error) {
+	d := xml.NewDecoder(bytes.NewReader(raw))
+	for {
+		t, err := d.Token()
+		if err != nil {
+			return xml.Name{}, err
+		}
+		if s, ok := t.(xml.StartElement); ok {
+			return s.Name, nil
+		}
+	}
+}
