@@ -43,9 +43,23 @@ const (
 	ReasonStandardMissing    Reason = "standard-missing"    // the format's standard is not installed
 	ReasonMappingFailed      Reason = "mapping-failed"
 	ReasonSchemaInvalid      Reason = "schema-invalid" // the message breaks its XSD
-	ReasonUndecodable        Reason = "undecodable"    // a record nobody can read
-	ReasonUndecryptable      Reason = "undecryptable"  // key gone or bytes forged
-	ReasonConfigBroken       Reason = "config-broken"  // the Land's configuration is refused at the moment
+	ReasonCharacters         Reason = "characters"     // a character that the field's DIN 91379 type does not have
+	ReasonNotWellFormed      Reason = "not-well-formed"
+	ReasonCodeListUnknown    Reason = "code-list-unknown"     // a version that the code list does not have
+	ReasonCodeListMissing    Reason = "code-list-missing"     // a code list that is not installed
+	ReasonCodeUnknown        Reason = "code-unknown"          // a code that its list does not have
+	ReasonAuthorityKey       Reason = "authority-key-unknown" // no key of the DVDV, by shape and prefix
+	ReasonVersionNotServed   Reason = "version-not-served"    // a standard's version that is not installed
+	ReasonMessageNotServed   Reason = "message-not-served"    // a message that the standard does not have
+	ReasonMessageID          Reason = "message-id"            // nachrichtenUUID is none, or not this message's
+	ReasonMessageIDReused    Reason = "message-id-reused"     // the same nachrichtenUUID over another message
+	ReasonMessageType        Reason = "message-type"          // the code of the kind is not the message's
+	ReasonTestMark           Reason = "test-mark"             // the mark of test messages where it must not be, or missing
+	ReasonEmptyElement       Reason = "empty-element"
+	ReasonOutOfValidity      Reason = "out-of-validity" // the standard's time has not come or is over
+	ReasonUndecodable        Reason = "undecodable"     // a record nobody can read
+	ReasonUndecryptable      Reason = "undecryptable"   // key gone or bytes forged
+	ReasonConfigBroken       Reason = "config-broken"   // the Land's configuration is refused at the moment
 )
 
 // Reasons of delivery.
@@ -92,7 +106,10 @@ func Reasons() []Reason {
 		ReasonServiceForbidden, ReasonLandForbidden, ReasonEnvelopeInvalid, ReasonPartMismatch, ReasonMediaType,
 		ReasonOverloaded, ReasonNotFound, ReasonMethodNotAllowed, ReasonTooSlow,
 		ReasonNoAuthority, ReasonSeveralAuthorities, ReasonNoDestination, ReasonNoTestDestination, ReasonNoFormat,
-		ReasonStandardMissing, ReasonMappingFailed, ReasonSchemaInvalid, ReasonUndecodable, ReasonUndecryptable, ReasonConfigBroken,
+		ReasonStandardMissing, ReasonMappingFailed, ReasonSchemaInvalid,
+		ReasonCharacters, ReasonNotWellFormed, ReasonCodeListUnknown, ReasonCodeListMissing, ReasonCodeUnknown, ReasonAuthorityKey,
+		ReasonVersionNotServed, ReasonMessageNotServed, ReasonMessageID, ReasonMessageIDReused, ReasonMessageType, ReasonTestMark,
+		ReasonEmptyElement, ReasonOutOfValidity, ReasonUndecodable, ReasonUndecryptable, ReasonConfigBroken,
 		ReasonDelivered, ReasonHandedOver, ReasonTooManyDead, ReasonRefused, ReasonUnavailable, ReasonUnreachable, ReasonUnauthorized, ReasonCertificate,
 		ReasonGone, ReasonRedirected, ReasonTimeout, ReasonInterrupted, ReasonStorage, ReasonMisconfigured, ReasonPaused,
 		ReasonBehindCase, ReasonGaveUp, ReasonBlobMissing, ReasonBusy,

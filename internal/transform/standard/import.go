@@ -1,16 +1,18 @@
 package standard
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/beevik/etree"
 	"go.yaml.in/yaml/v3"
@@ -33,15 +35,22 @@ const noLicence = "none stated"
 // recognised by what its schemas say of themselves (appinfo, else namespace and
 // version). References that leave the package are looked up, by file name and
 // namespace, in the with directories, and code lists the schemas name are taken
-// from there too; nothing is fetched. A package that is damaged, hostile or does
-// not compile installs nothing: every standard is checked in a temporary folder
-// and renamed into place.
-func Import(ctx context.Context, src string, into string, with []string) ([]Imported, error) {
+// from there too, as are Schematron rules for it; nothing is fetched. A package
+// without schemas, or a single file, may bring code lists: each is installed by
+// itself, named by its URI's last part, and serves every standard.
+//
+// A package that is damaged, hostile or does not compile installs nothing: every
+// standard is checked in a temporary folder, written to disk and renamed into
+// place. A crash leaves standards that are whole or not there.
+func Import(ctx context.Context, src string, into string, with []string, opts ...Option) ([]Imported, error) {
 	pkg, err := readPackage(ctx, src, true)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", src, err)
 	}
 	im := &importer{ctx: ctx, pkg: pkg, schemas: map[string]*schemaFile{}, source: filepath.Base(src)}
+	for _, o := range opts {
+		o(im)
+	}
 	for _, dir := range with {
 		extra, err := readPackage(ctx, dir, false)
 		if err != nil {
@@ -49,7 +58,7 @@ func Import(ctx context.Context, src string, into string, with []string) ([]Impo
 		}
 		im.with = append(im.with, extra)
 	}
-	found, err := im.recognise()
+	prepare, err := im.plan()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", src, err)
 	}
@@ -61,21 +70,72 @@ func Import(ctx context.Context, src string, into string, with []string) ([]Impo
 		return nil, fmt.Errorf("the standards directory cannot be written: %w", err)
 	}
 	defer os.RemoveAll(tmp)
+	sweep(into)
 	var done []Imported
-	for _, s := range found {
+	for _, one := range prepare {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		one, err := im.prepare(s, tmp)
+		did, err := one(tmp)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %s/%s: %w", src, s.name, s.version, err)
+			return nil, fmt.Errorf("%s: %w", src, err)
 		}
-		done = append(done, one)
+		done = append(done, did)
 	}
 	if err := install(tmp, into, done); err != nil {
 		return nil, err
 	}
 	return done, nil
+}
+
+// Option changes an import.
+type Option func(*importer)
+
+// Valid says from which day until which the standards of a package are valid
+// (2026-05-01), where they do not say it themselves; "" leaves it open.
+func Valid(from, until string) Option {
+	return func(im *importer) { im.validFrom, im.validUntil = from, until }
+}
+
+// plan says what the package has to be prepared for: its standards, or, where it
+// has no schema, its code lists.
+func (im *importer) plan() ([]func(tmp string) (Imported, error), error) {
+	for _, d := range []string{im.validFrom, im.validUntil} {
+		if d != "" && day(d) != d {
+			return nil, fmt.Errorf("%q is no day, as in 2026-05-01", d)
+		}
+	}
+	var out []func(string) (Imported, error)
+	if lists := im.loneLists(); lists != nil {
+		for _, l := range lists {
+			out = append(out, func(tmp string) (Imported, error) { return im.prepareList(l, tmp) })
+		}
+		return out, nil
+	}
+	found, err := im.recognise()
+	for _, s := range found {
+		out = append(out, func(tmp string) (Imported, error) {
+			one, err := im.prepare(s, tmp)
+			if err != nil {
+				err = fmt.Errorf("%s/%s: %w", s.name, s.version, err)
+			}
+			return one, err
+		})
+	}
+	return out, err
+}
+
+// sweep removes what imports and removals left that a crash ended. One that is
+// under way is younger.
+func sweep(into string) {
+	for _, pattern := range []string{".import-*", ".remove-*"} {
+		left, _ := filepath.Glob(filepath.Join(into, pattern)) // the pattern is good
+		for _, dir := range left {
+			if info, err := os.Stat(dir); err == nil && time.Since(info.ModTime()) > 24*time.Hour {
+				_ = os.RemoveAll(dir)
+			}
+		}
+	}
 }
 
 // prepare writes one standard into tmp, compiles it and describes it.
@@ -142,14 +202,14 @@ func (im *importer) prepare(s *found, tmp string) (Imported, error) {
 		}
 	}
 	man.Licence = im.licence(s, content)
-	im.codeLists(&man, content, text)
+	man.ValidFrom, man.ValidUntil = cmp.Or(im.validFrom, s.validFrom), cmp.Or(im.validUntil, s.validUntil)
+	if err := im.codeLists(&man, content, text); err != nil {
+		return Imported{}, err
+	}
+	im.schematron(&man, s.namespace, content)
 	dir := filepath.Join(tmp, s.name, s.version)
-	for name, raw := range content {
-		sum := sha256.Sum256(raw)
-		man.Files[name] = hex.EncodeToString(sum[:])
-		if err := writeSynced(filepath.Join(dir, filepath.FromSlash(name)), raw); err != nil {
-			return Imported{}, err
-		}
+	if err := writeFiles(dir, &man, content); err != nil {
+		return Imported{}, err
 	}
 	std := &Standard{Manifest: man, Dir: dir}
 	if err := std.Compile(); err != nil {
@@ -165,16 +225,42 @@ func (im *importer) prepare(s *found, tmp string) (Imported, error) {
 	for _, e := range globalElements(docs, s.namespace) {
 		man.Messages = append(man.Messages, Message{Name: e, Namespace: s.namespace, Element: e})
 	}
-	raw, err := yaml.Marshal(man)
-	if err != nil {
-		return Imported{}, fmt.Errorf("describing the standard: %w", err)
-	}
-	if err := writeSynced(filepath.Join(dir, manifestFile), raw); err != nil {
+	if err := writeManifest(dir, man); err != nil {
 		return Imported{}, err
 	}
 	return Imported{
 		Name: s.name, Version: s.version, Title: s.title, Licence: man.Licence, Messages: len(man.Messages), CodeLists: len(man.CodeLists),
 	}, nil
+}
+
+// writeFiles writes a standard's files and notes their sums.
+func writeFiles(dir string, man *Manifest, content map[string][]byte) error {
+	for name, raw := range content {
+		sum := sha256.Sum256(raw)
+		man.Files[name] = hex.EncodeToString(sum[:])
+		if err := writeSynced(filepath.Join(dir, filepath.FromSlash(name)), raw); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeManifest writes the manifest, the last file of a standard, and makes
+// the folders' entries durable.
+func writeManifest(dir string, man Manifest) error {
+	raw, err := yaml.Marshal(man)
+	if err != nil {
+		return fmt.Errorf("describing the standard: %w", err)
+	}
+	if err := writeSynced(filepath.Join(dir, manifestFile), raw); err != nil {
+		return err
+	}
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		return syncDir(path)
+	})
 }
 
 func entrySchema(namespace string, parts []*schemaFile) []byte {
@@ -218,43 +304,6 @@ func (im *importer) licence(s *found, content map[string][]byte) string {
 		line = line[:120]
 	}
 	return strings.ToValidUTF8(line, "") + " (" + path.Base(names[0]) + ")"
-}
-
-// codeLists takes the package's own lists, and from the with directories those
-// that the schemas name.
-func (im *importer) codeLists(man *Manifest, content map[string][]byte, schemas [][]byte) {
-	type key struct{ uri, version string }
-	have := map[key]bool{}
-	mentioned := func(uri string) bool {
-		for _, raw := range schemas {
-			if bytes.Contains(raw, []byte(uri)) {
-				return true
-			}
-		}
-		return false
-	}
-	for i, p := range append([]map[string][]byte{im.pkg}, im.with...) {
-		names := make([]string, 0, len(p))
-		for name := range p {
-			if ext := strings.ToLower(path.Ext(name)); ext == ".xml" || ext == ".gc" {
-				names = append(names, name)
-			}
-		}
-		slices.Sort(names)
-		for _, name := range names {
-			uri, version, ok := genericodeID(p[name])
-			if !ok || have[key{uri, version}] || i > 0 && !mentioned(uri) {
-				continue
-			}
-			have[key{uri, version}] = true
-			file := "codelists/" + path.Base(name)
-			for n := 2; content[file] != nil; n++ {
-				file = fmt.Sprintf("codelists/%d-%s", n, path.Base(name))
-			}
-			content[file] = p[name]
-			man.CodeLists = append(man.CodeLists, CodeList{URI: uri, Version: version, File: file})
-		}
-	}
 }
 
 // install renames the prepared standards into place, all or none. One that is

@@ -11,7 +11,10 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"weiche/internal/foreignxml"
 )
@@ -32,9 +35,12 @@ func readPackage(ctx context.Context, src string, strict bool) (map[string][]byt
 		return nil, errors.New(osText(err))
 	}
 	p := &packageReader{files: map[string][]byte{}, ctx: ctx, strict: strict}
-	if info.IsDir() {
+	switch {
+	case info.IsDir():
 		err = p.dir(src)
-	} else {
+	case slices.Contains([]string{".xml", ".gc"}, strings.ToLower(filepath.Ext(src))):
+		err = p.single(src)
+	default:
 		err = p.zip(src)
 	}
 	return p.files, err
@@ -59,7 +65,7 @@ func (p *packageReader) admit() error {
 func wanted(name string) bool {
 	base := strings.ToLower(path.Base(name))
 	switch path.Ext(base) {
-	case ".xsd", ".xml", ".gc":
+	case ".xsd", ".xml", ".gc", ".sch":
 		return true
 	}
 	return licenceFile(base)
@@ -83,6 +89,7 @@ func (p *packageReader) add(name string, r io.Reader) error {
 	}
 	p.bytes += int64(len(raw))
 	if !licenceFile(path.Base(name)) {
+		raw = utf8From(raw)
 		if err := foreignxml.Check(bytes.NewReader(raw), foreignxml.Limits{Bytes: maxPackageFile, Depth: 100, Elements: 5_000_000}); err != nil {
 			if !p.strict {
 				return nil
@@ -92,6 +99,37 @@ func (p *packageReader) add(name string, r io.Reader) error {
 	}
 	p.files[name] = raw
 	return nil
+}
+
+var latin1 = regexp.MustCompile(`^(<\?xml[^>]*encoding=)["'](?i:iso-8859-1|latin1|us-ascii)["']([^>]*\?>)`)
+
+// utf8From turns a document that says it is ISO 8859-1, as older code lists of
+// the XRepository do, into UTF-8. Any other is left as it is, and refused by
+// the check behind it where it is not UTF-8.
+func utf8From(raw []byte) []byte {
+	head := raw[:min(len(raw), 200)]
+	m := latin1.FindSubmatchIndex(head)
+	if m == nil {
+		return raw
+	}
+	out := make([]byte, 0, len(raw)+len(raw)/16)
+	out = append(out, raw[m[2]:m[3]]...)
+	out = append(out, `"UTF-8"`...)
+	out = append(out, raw[m[4]:m[5]]...)
+	for _, c := range raw[m[1]:] {
+		out = utf8.AppendRune(out, rune(c))
+	}
+	return out
+}
+
+// single reads a code list that comes as a file of its own.
+func (p *packageReader) single(file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return errors.New(osText(err))
+	}
+	defer f.Close()
+	return p.add(filepath.Base(file), f)
 }
 
 func (p *packageReader) dir(root string) error {
@@ -146,10 +184,11 @@ func (p *packageReader) zip(file string) error {
 		if f.Mode().IsDir() || strings.HasSuffix(f.Name, "/") || !wanted(name) {
 			continue
 		}
-		if seen[name] {
+		if folded := strings.ToLower(name); seen[folded] { // on some file systems one would overwrite the other
 			return fmt.Errorf("the entry %q stands twice", name)
+		} else {
+			seen[folded] = true
 		}
-		seen[name] = true
 		r, err := f.Open()
 		if err != nil {
 			return fmt.Errorf("the entry %q cannot be read", name)

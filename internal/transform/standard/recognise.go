@@ -22,6 +22,8 @@ type schemaFile struct {
 	name       string // nameTechnisch of the standard
 	stdVersion string
 	title      string
+	from       string // first day it is valid
+	until      string // last day
 	licence    string
 	refs       []schemaRef
 	declares   bool // it has components of its own
@@ -36,6 +38,8 @@ type schemaRef struct {
 type found struct {
 	name, version, title string
 	namespace            string
+	validFrom            string
+	validUntil           string
 	files                []*schemaFile // of the namespace, in order
 }
 
@@ -45,6 +49,8 @@ type importer struct {
 	with    []map[string][]byte
 	schemas map[string]*schemaFile
 	source  string
+
+	validFrom, validUntil string
 }
 
 func parseSchema(file string, raw []byte) (*schemaFile, error) {
@@ -79,6 +85,7 @@ func parseSchema(file string, raw []byte) (*schemaFile, error) {
 						s.title = childText(part, "nameLang")
 					case "versionStandard":
 						s.stdVersion = childText(part, "version")
+						s.from, s.until = day(childText(part, "datumGueltigkeitAb")), day(childText(part, "datumGueltigkeitBis"))
 					}
 				}
 			}
@@ -108,15 +115,9 @@ func childText(el *etree.Element, tag string) string {
 
 // recognise finds the standards in the package.
 func (im *importer) recognise() ([]*found, error) {
-	names := make([]string, 0, len(im.pkg))
-	for name := range im.pkg {
-		if strings.EqualFold(path.Ext(name), ".xsd") {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
+	names := namesOf(im.pkg, ".xsd")
 	if len(names) == 0 {
-		return nil, errors.New("it has no XML schema (.xsd)")
+		return nil, errors.New("it has no XML schema (.xsd) and no code list")
 	}
 	byNamespace := map[string]*found{}
 	var order []string
@@ -147,6 +148,7 @@ func (im *importer) recognise() ([]*found, error) {
 				return nil, fmt.Errorf("the namespace %s claims to be both %s/%s and %s/%s; import the versions one by one", ns, f.name, f.version, s.name, s.stdVersion)
 			}
 			f.name, f.version, f.title = s.name, s.stdVersion, s.title
+			f.validFrom, f.validUntil = s.from, s.until
 		}
 		// Shared datatypes carry a standard's name too, but no message.
 		if f.name != "" && elements > 0 {

@@ -18,6 +18,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"weiche/internal/config"
+	"weiche/internal/fault"
 )
 
 const manifestFile = "standard.yaml"
@@ -42,7 +43,21 @@ type Manifest struct {
 	Locations map[string]string `yaml:"locations,omitempty"`
 	// Files maps files to SHA-256; what stands here is checked before use.
 	Files map[string]string `yaml:"files,omitempty"`
+	// ValidFrom and ValidUntil are the first and the last day of the standard's
+	// time (2026-05-01); a message of another day is warned of.
+	ValidFrom  string `yaml:"validFrom,omitempty"`
+	ValidUntil string `yaml:"validUntil,omitempty"`
+	// Schematron are the standard's rule files. The router does not run them.
+	Schematron []string `yaml:"schematron,omitempty"`
+	// EmptyElements is "refused" where the standard's rules forbid an element
+	// without content; else it is a warning.
+	EmptyElements string `yaml:"emptyElements,omitempty"`
+	// Reasons are the standard's own words for the router's reasons.
+	Reasons map[fault.Reason]string `yaml:"reasons,omitempty"`
 }
+
+// Refused is a value of Manifest.EmptyElements.
+const Refused = "refused"
 
 // Message is one message of a standard.
 type Message struct {
@@ -56,6 +71,9 @@ type CodeList struct {
 	URI     string `yaml:"uri"`
 	Version string `yaml:"version"`
 	File    string `yaml:"file"`
+	// ValidFrom and ValidUntil are what the list says of itself.
+	ValidFrom  string `yaml:"validFrom,omitempty"`
+	ValidUntil string `yaml:"validUntil,omitempty"`
 }
 
 // Installed are the standards at hand. It is safe for concurrent use; a standard
@@ -76,6 +94,11 @@ type Standard struct {
 	pool    sync.Pool
 	msgOnce sync.Once
 	msgs    []Message
+
+	lists     *listIndex
+	rulesOnce sync.Once
+	graph     *graph
+	rulesErr  error
 
 	derivedMu sync.Mutex
 	derived   any
@@ -112,6 +135,7 @@ func Open(dirs ...string) (*Installed, config.Problems) {
 			s.byKey[key] = std
 		}
 	}
+	s.linkLists()
 	return s, problems
 }
 
@@ -136,14 +160,28 @@ func openStandard(dir string) (*Standard, config.Problems) {
 	if filepath.Base(dir) != std.Version || filepath.Base(filepath.Dir(dir)) != std.Name {
 		fail("it says %s/%s but lies in %s/%s", std.Name, std.Version, filepath.Base(filepath.Dir(dir)), filepath.Base(dir))
 	}
-	if len(std.Schemas) == 0 {
-		fail("schemas is empty: at least one entry schema is needed")
+	if len(std.Schemas) == 0 && len(std.CodeLists) == 0 {
+		fail("schemas and codelists are empty: at least one entry schema is needed, or a code list")
+	}
+	if v := std.EmptyElements; v != "" && v != Refused {
+		fail("emptyElements is %q; %q is all it may be", v, Refused)
+	}
+	for name, v := range map[string]string{"validFrom": std.ValidFrom, "validUntil": std.ValidUntil} {
+		if v != "" && day(v) != v {
+			fail("%s is no day, as in 2026-05-01", name)
+		}
+	}
+	for r := range std.Reasons {
+		if !slices.Contains(fault.Reasons(), r) {
+			fail("reasons: %q is none of the router's reasons", r)
+		}
 	}
 	if std.Licence == "" {
 		fail(`licence is missing; write "none stated" where the standard states none`)
 	}
 	var named []string
 	named = append(named, std.Schemas...)
+	named = append(named, std.Schematron...)
 	for _, to := range std.Locations {
 		named = append(named, to)
 	}

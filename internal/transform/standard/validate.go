@@ -96,15 +96,24 @@ func (s *Standard) Validate(message []byte) error {
 		return nil
 	}
 	var details []string
-	for _, e := range xsderrors.Flatten(err) {
-		var xe *xsderrors.Error
-		if !errors.As(e, &xe) {
-			details = append(details, "invalid")
-			continue
-		}
-		details = append(details, fmt.Sprintf("%s at line %d column %d, %s", xe.Code(), xe.Line(), xe.Column(), clipPath(xe.Path())))
+	for _, f := range schemaErrors(err) {
+		details = append(details, f.Text+fmt.Sprintf(" at line %d, %s", f.Line, f.Path))
 	}
 	return fault.Wrap(err, fault.Permanent, fault.ReasonSchemaInvalid, "%s: %s", s.Key(), strings.Join(details, "; "))
+}
+
+// schemaErrors are the validator's errors as findings.
+func schemaErrors(err error) Findings {
+	var out Findings
+	for _, e := range xsderrors.Flatten(err) {
+		f := Finding{Reason: fault.ReasonSchemaInvalid, Text: "invalid"}
+		var xe *xsderrors.Error
+		if errors.As(e, &xe) {
+			f.Text, f.Line, f.Path = fmt.Sprint(xe.Code()), xe.Line(), clipPath(xe.Path())
+		}
+		out = append(out, f)
+	}
+	return out
 }
 
 // ValidateAs is Validate for a message whose root must be the named one: an XSD
@@ -114,8 +123,8 @@ func (s *Standard) ValidateAs(message []byte, name string) error {
 		return err
 	}
 	want, ok := s.Message(name)
-	root, err := rootName(message)
-	if err != nil || !ok || root.Local != want.Element || want.Namespace != "" && root.Space != want.Namespace {
+	root, err := rootElement(message)
+	if err != nil || !ok || root.Name.Local != want.Element || want.Namespace != "" && root.Name.Space != want.Namespace {
 		return fault.New(fault.Permanent, fault.ReasonSchemaInvalid, "%s: the root element is not the message %s", s.Key(), name)
 	}
 	return nil
@@ -131,16 +140,16 @@ func clipPath(p string) string {
 	return p
 }
 
-// rootName returns the root element's name.
-func rootName(raw []byte) (xml.Name, error) {
+// rootElement returns the root element's start tag.
+func rootElement(raw []byte) (xml.StartElement, error) {
 	d := xml.NewDecoder(bytes.NewReader(raw))
 	for {
 		t, err := d.Token()
 		if err != nil {
-			return xml.Name{}, err
+			return xml.StartElement{}, err
 		}
 		if s, ok := t.(xml.StartElement); ok {
-			return s.Name, nil
+			return s, nil
 		}
 	}
 }
