@@ -18,7 +18,7 @@ const (
 	tinyForm = `{"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","required":["name","age"],"additionalProperties":false,"properties":{
 "name":{"type":"string","maxLength":5,"pattern":"^[A-Z]"},"age":{"type":"integer","minimum":18},"day":{"type":"string","format":"date"},
 "kind":{"oneOf":[{"const":"a"},{"const":"b"}]},"list":{"type":"array","maxItems":2,"items":{"type":"string"}},"a/b":{"type":"boolean"}}}`
-	tinyMapping  = `<t:m.1 xmlns:t="urn:t" xmlns:w="urn:weiche:mapping:1"><t:name w:value="form.name"/><t:file w:for="a in attachments" w:value="a.sha512"/></t:m.1>`
+	tinyMapping  = `<t:m.1 xmlns:t="urn:t" xmlns:w="urn:weiche:mapping:1" w:unused="form"><t:name w:value="form.name"/><t:file w:for="a in attachments" w:value="a.sha512"/></t:m.1>`
 	tinyProcess  = "id: tiny\nservice: \"99012008001000\"\nname: {de: Klein, en: Tiny}\nversion: 1.0.0\nhome: \"08\"\nform: form.json\nformats:\n  t/1/m.1: m.xml\n  other/9/x.1: m.xml\nexamples:\n  - name: one\n    submission: one.json\n    expected: {t/1/m.1: one.xml}\n"
 	tinyExample  = `{"publicService":{"identifier":"urn:de:fim:leika:leistung:99012008001000"},"region":"DE081150003003","data":{"name":"Anna","age":20},"attachments":[{"attachmentId":"1","mimeType":"text/plain","purpose":"attachment","content":"YWJj"}]}`
 	tinyStandard = "name: t\nversion: \"1\"\nlicence: none stated\nschemas: [t.xsd]\n"

@@ -49,12 +49,13 @@ func (k kind) String() string {
 type shape struct {
 	kind   kind
 	nodes  []*formNode // where the value comes from the form
+	paths  []string    // the fields it comes from, as in form.persons[].name
 	item   *shape      // of a list that does not come from the form
 	fields map[string]shape
 }
 
-func formShape(nodes []*formNode) shape {
-	s := shape{nodes: nodes}
+func formShape(nodes []*formNode, paths ...string) shape {
+	s := shape{nodes: nodes, paths: paths}
 	types := typesOf(nodes)
 	if slices.Contains(types, "integer") && slices.Contains(types, "number") {
 		types = slices.DeleteFunc(types, func(t string) bool { return t == "integer" })
@@ -78,12 +79,20 @@ func formShape(nodes []*formNode) shape {
 
 func (s shape) items() shape {
 	if s.nodes != nil {
-		return formShape(itemsOf(s.nodes))
+		return formShape(itemsOf(s.nodes), each(s.paths, "[]")...)
 	}
 	if s.item != nil {
 		return *s.item
 	}
 	return shape{}
+}
+
+func each(paths []string, suffix string) []string {
+	out := make([]string, len(paths))
+	for i, p := range paths {
+		out[i] = p + suffix
+	}
+	return out
 }
 
 func texts(names ...string) shape {
@@ -115,6 +124,8 @@ type scope struct {
 	name   string
 	key    string // under which the value stands in the environment
 	shape  shape
+	def    *expression // what w:let says
+	list   *expression // what w:for goes through
 }
 
 func (s *scope) find(name string) *scope {
@@ -168,6 +179,8 @@ type expression struct {
 	path  []string // variable and members; nil where program is set
 	prog  *vm.Program
 	shape shape
+	scope *scope   // the names in force
+	used  []string // fields of the form that it looks at
 }
 
 var (
@@ -202,7 +215,7 @@ func compileExpression(src string, in *scope) (*expression, []string) {
 	if len(r.faults) > 0 {
 		return nil, r.faults
 	}
-	e := &expression{src: src, shape: sh, path: plainPath(node)}
+	e := &expression{src: src, shape: sh, path: plainPath(node), scope: in, used: r.used}
 	if e.path != nil {
 		return e, nil
 	}
@@ -390,6 +403,7 @@ type rewriter struct {
 	scope    *scope
 	items    []shape // of the closures around
 	faults   []string
+	used     []string
 	closures int
 }
 
@@ -414,6 +428,7 @@ func (r *rewriter) rewrite(n ast.Node) (ast.Node, shape) {
 			r.fail("there is no %q here%s", x.Value, hint(x.Value, known))
 			return x, shape{}
 		}
+		r.used = append(r.used, s.shape.paths...)
 		return &ast.IdentifierNode{Value: s.key}, s.shape
 	case *ast.PointerNode:
 		switch {
@@ -423,7 +438,9 @@ func (r *rewriter) rewrite(n ast.Node) (ast.Node, shape) {
 			r.fail("#%s has no meaning here", x.Name)
 			return x, shape{}
 		}
-		return x, r.items[len(r.items)-1]
+		item := r.items[len(r.items)-1]
+		r.used = append(r.used, item.paths...)
+		return x, item
 	case *ast.ChainNode:
 		node, s := r.rewrite(x.Node)
 		return node, s
@@ -499,7 +516,7 @@ func either(a, b shape) shape {
 		return a
 	}
 	if a.nodes != nil && b.nodes != nil {
-		return formShape(append(slices.Clone(a.nodes), b.nodes...))
+		return formShape(append(slices.Clone(a.nodes), b.nodes...), append(slices.Clone(a.paths), b.paths...)...)
 	}
 	if a.kind == b.kind {
 		return shape{kind: a.kind}
@@ -542,7 +559,9 @@ func (r *rewriter) field(s shape, name string, of ast.Node) shape {
 	switch {
 	case s.nodes != nil:
 		if found := member(s.nodes, name); found != nil {
-			return formShape(found)
+			paths := each(s.paths, "."+name)
+			r.used = append(r.used, paths...)
+			return formShape(found, paths...)
 		}
 		known := memberNames(s.nodes)
 		if s.kind != kindGroup && s.kind != kindUnknown && len(known) == 0 {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"os"
 	"slices"
 	"strconv"
@@ -33,16 +34,42 @@ type formNode struct {
 	items     *formNode
 	prefix    []*formNode
 	extra     *formNode // additionalProperties or patternProperties as a schema
+	closed    bool      // additionalProperties or unevaluatedProperties is false
 	choices   []choice  // enum and const
 	isEnum    bool
 	parts     []*formNode // allOf, anyOf, oneOf, if, then, else, dependentSchemas
 	ref       *formNode
 	isNothing bool // the schema false
+
+	limits
+	// What the schema says of combinations of members; parts has them too.
+	allOf, anyOf, oneOf []*formNode
+	not, on, then, els  *formNode
+	required            []string
+	needs               map[string][]string // dependentRequired
+	contains            *formNode
+}
+
+// limits are a schema's bounds of sizes and numbers. What is not said is -1 or
+// nil.
+type limits struct {
+	patterns                   []string
+	minLength, maxLength       int
+	minItems, maxItems         int
+	minProperties              int
+	minContains, maxContains   int
+	minimum, maximum, multiple *big.Rat
+	above, below               bool // minimum, maximum are exclusive
+}
+
+func newFormNode() *formNode {
+	return &formNode{limits: limits{minLength: -1, maxLength: -1, minItems: -1, maxItems: -1, minProperties: -1, minContains: -1, maxContains: -1}}
 }
 
 type formProp struct {
 	name string
 	node *formNode
+	line int
 }
 
 // choice is one allowed value.
@@ -73,7 +100,7 @@ func ParseFormSchema(file string, raw []byte) (*FormSchema, config.Problems) {
 		}
 		return nil, config.Problems{{File: file, Line: line, Text: "the form schema is not JSON: " + err.Error()}}
 	}
-	b := &formBuilder{doc: doc, seen: map[any]*formNode{}}
+	b := &formBuilder{doc: doc, seen: map[any]*formNode{}, lines: lineStarts(raw)}
 	root := b.node(doc, "#", 0)
 	if len(b.faults) > 0 {
 		var ps config.Problems
@@ -88,6 +115,18 @@ func ParseFormSchema(file string, raw []byte) (*FormSchema, config.Problems) {
 type jsonObject struct {
 	keys []string
 	vals map[string]any
+	ends map[string]int64 // where a member's name ends
+}
+
+// lineStarts are the offsets at which lines begin.
+func lineStarts(raw []byte) []int64 {
+	out := []int64{0}
+	for i, c := range raw {
+		if c == '\n' {
+			out = append(out, int64(i)+1)
+		}
+	}
+	return out
 }
 
 type jsonError struct {
@@ -121,13 +160,14 @@ func orderedValue(d *json.Decoder, depth int) (any, error) {
 	}
 	switch t {
 	case json.Delim('{'):
-		o := &jsonObject{vals: map[string]any{}}
+		o := &jsonObject{vals: map[string]any{}, ends: map[string]int64{}}
 		for d.More() {
 			k, err := d.Token()
 			if err != nil {
 				return nil, err
 			}
 			key, _ := k.(string)
+			o.ends[key] = d.InputOffset()
 			v, err := orderedValue(d, depth+1)
 			if err != nil {
 				return nil, err
@@ -158,7 +198,16 @@ func orderedValue(d *json.Decoder, depth int) (any, error) {
 type formBuilder struct {
 	doc    any
 	seen   map[any]*formNode // *jsonObject → node; references may be circular
+	lines  []int64
 	faults []string
+}
+
+func (b *formBuilder) line(offset int64) int {
+	i, _ := slices.BinarySearch(b.lines, offset)
+	if i < len(b.lines) && b.lines[i] == offset {
+		i++
+	}
+	return i
 }
 
 func (b *formBuilder) fail(at, text string, args ...any) {
@@ -168,18 +217,20 @@ func (b *formBuilder) fail(at, text string, args ...any) {
 func (b *formBuilder) node(v any, at string, depth int) *formNode {
 	switch s := v.(type) {
 	case bool:
-		return &formNode{isNothing: !s}
+		n := newFormNode()
+		n.isNothing = !s
+		return n
 	case *jsonObject:
 		if n, ok := b.seen[s]; ok {
 			return n
 		}
-		n := &formNode{}
+		n := newFormNode()
 		b.seen[s] = n
 		b.fill(n, s, at, depth)
 		return n
 	}
 	b.fail(at, "a schema is an object or a boolean")
-	return &formNode{}
+	return newFormNode()
 }
 
 func (b *formBuilder) fill(n *formNode, s *jsonObject, at string, depth int) {
@@ -219,7 +270,10 @@ func (b *formBuilder) fill(n *formNode, s *jsonObject, at string, depth int) {
 		case "format":
 			n.format, _ = v.(string)
 		case "properties":
-			members(key, func(name string, p *formNode) { n.props = append(n.props, formProp{name, p}) })
+			members(key, func(name string, p *formNode) {
+				o, _ := s.vals[key].(*jsonObject)
+				n.props = append(n.props, formProp{name, p, b.line(o.ends[name])})
+			})
 		case "dependentSchemas":
 			members(key, func(_ string, p *formNode) { n.parts = append(n.parts, p) })
 		case "patternProperties":
@@ -229,6 +283,9 @@ func (b *formBuilder) fill(n *formNode, s *jsonObject, at string, depth int) {
 		case "additionalProperties", "unevaluatedProperties":
 			if o, ok := v.(*jsonObject); ok {
 				n.extra = sub(o, key)
+			}
+			if v == false {
+				n.closed = true
 			}
 		case "items":
 			n.items = sub(v, key)
@@ -247,11 +304,43 @@ func (b *formBuilder) fill(n *formNode, s *jsonObject, at string, depth int) {
 			n.choices = append(n.choices, choice{value: v})
 		case "allOf", "anyOf", "oneOf":
 			list, _ := v.([]any)
+			var all []*formNode
 			for i, x := range list {
-				n.parts = append(n.parts, sub(x, key+"/"+strconv.Itoa(i)))
+				all = append(all, sub(x, key+"/"+strconv.Itoa(i)))
+			}
+			n.parts = append(n.parts, all...)
+			switch key {
+			case "allOf":
+				n.allOf = all
+			case "anyOf":
+				n.anyOf = all
+			default:
+				n.oneOf = all
 			}
 		case "if", "then", "else":
-			n.parts = append(n.parts, sub(v, key))
+			part := sub(v, key)
+			n.parts = append(n.parts, part)
+			switch key {
+			case "if":
+				n.on = part
+			case "then":
+				n.then = part
+			default:
+				n.els = part
+			}
+		case "not":
+			n.not = sub(v, key)
+		case "contains":
+			n.contains = sub(v, key)
+		case "required":
+			n.required = stringsOf(v)
+		case "dependentRequired":
+			if o, ok := v.(*jsonObject); ok {
+				n.needs = map[string][]string{}
+				for _, name := range o.keys {
+					n.needs[name] = stringsOf(o.vals[name])
+				}
+			}
 		case "$ref":
 			ref, _ := v.(string)
 			target, ok := b.resolve(ref)
@@ -262,8 +351,57 @@ func (b *formBuilder) fill(n *formNode, s *jsonObject, at string, depth int) {
 			n.ref = b.node(target, ref, depth+1)
 		case "$dynamicRef", "$recursiveRef", "$anchor", "$dynamicAnchor":
 			b.fail(at, "%s is not supported; use $ref with a JSON pointer", key)
+		default:
+			n.limit(key, v)
 		}
 	}
+}
+
+// limit reads the keywords that bound sizes and numbers.
+func (l *limits) limit(key string, v any) {
+	if s, ok := v.(string); ok && key == "pattern" {
+		l.patterns = append(l.patterns, s)
+		return
+	}
+	number, ok := v.(json.Number)
+	if !ok || !decimalNumber.MatchString(string(number)) {
+		return
+	}
+	r, ok := new(big.Rat).SetString(string(number))
+	if !ok {
+		return
+	}
+	sizes := map[string]*int{
+		"minLength": &l.minLength, "maxLength": &l.maxLength, "minItems": &l.minItems, "maxItems": &l.maxItems,
+		"minProperties": &l.minProperties, "minContains": &l.minContains, "maxContains": &l.maxContains,
+	}
+	if size, ok := sizes[key]; ok && r.IsInt() && r.Num().IsInt64() {
+		*size = int(r.Num().Int64())
+		return
+	}
+	switch key {
+	case "minimum", "exclusiveMinimum":
+		if l.minimum == nil || r.Cmp(l.minimum) >= 0 {
+			l.minimum, l.above = r, key != "minimum"
+		}
+	case "maximum", "exclusiveMaximum":
+		if l.maximum == nil || r.Cmp(l.maximum) <= 0 {
+			l.maximum, l.below = r, key != "maximum"
+		}
+	case "multipleOf":
+		l.multiple = r
+	}
+}
+
+func stringsOf(v any) []string {
+	list, _ := v.([]any)
+	var out []string
+	for _, x := range list {
+		if s, ok := x.(string); ok {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 func (b *formBuilder) resolve(ref string) (any, bool) {

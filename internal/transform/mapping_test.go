@@ -82,7 +82,7 @@ func testFormSchema(t testing.TB) *FormSchema {
 
 // wrap puts a mapping's body into the test message; the body begins on line 3.
 func wrap(body string) string {
-	return `<t:m.1 xmlns:t="urn:test:t" xmlns:w="urn:weiche:mapping:1" version="1" test="{submission.test ? 'yes' : nil}">
+	return `<t:m.1 xmlns:t="urn:test:t" xmlns:w="urn:weiche:mapping:1" w:unused="form" version="1" test="{submission.test ? 'yes' : nil}">
 <t:id w:value="message.id" w:required="true"/>
 ` + body + `
 </t:m.1>`

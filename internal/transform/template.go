@@ -152,6 +152,9 @@ type reader struct {
 	file     string
 	pos      []position
 	next     int
+	form     *FormSchema
+	used     map[string]bool // fields of the form that some expression looks at
+	unused   []unused
 	problems config.Problems
 }
 
@@ -159,9 +162,23 @@ func (r *reader) problem(line int, text string, args ...any) {
 	r.problems = append(r.problems, config.Problem{File: r.file, Line: line, Text: fmt.Sprintf(text, args...)})
 }
 
+// expression compiles one expression and notes what it looks at.
+func (r *reader) expression(src string, line int, in *scope) *expression {
+	e, faults := compileExpression(src, in)
+	for _, f := range faults {
+		r.problem(line, "%s (in %q)", f, src)
+	}
+	if e != nil {
+		for _, path := range e.used {
+			r.used[path] = true
+		}
+	}
+	return e
+}
+
 // readMapping parses a mapping and compiles its expressions.
 func readMapping(file string, raw []byte, form *FormSchema) (*node, config.Problems) {
-	r := &reader{file: file}
+	r := &reader{file: file, form: form, used: map[string]bool{}}
 	if err := foreignxml.Check(bytes.NewReader(raw), mappingLimits); err != nil {
 		d := xml.NewDecoder(bytes.NewReader(raw))
 		line := 0
@@ -195,7 +212,7 @@ func readMapping(file string, raw []byte, form *FormSchema) (*node, config.Probl
 	for n, s := range contextShapes() {
 		names = names.bind(n, s)
 	}
-	names = names.bind("form", formShape([]*formNode{form.root}))
+	names = names.bind("form", formShape([]*formNode{form.root}, "form"))
 	if names.shape.kind == kindUnknown {
 		names.shape.kind = kindGroup
 	}
@@ -204,6 +221,9 @@ func readMapping(file string, raw []byte, form *FormSchema) (*node, config.Probl
 		r.problem(root.line, "the root element belongs to the language; it must be the target message's root")
 	} else if root != nil && (root.each != nil || root.cond != nil) {
 		r.problem(root.line, "the root element can neither repeat nor be left out")
+	}
+	if len(r.problems) == 0 {
+		r.problems = checkFields(file, form, r.used, r.unused)
 	}
 	return root, r.problems
 }
@@ -274,11 +294,7 @@ func (r *reader) element(el *etree.Element, in *scope, parent *node) *node {
 		}
 	}
 	expr := func(key, src string, in *scope) *expression {
-		e, faults := compileExpression(src, in)
-		for _, f := range faults {
-			r.problem(lineOf(key), "%s (in %q)", f, src)
-		}
-		return e
+		return r.expression(src, lineOf(key), in)
 	}
 	take := func(key string) (string, string, bool) {
 		a, ok := directives[key]
@@ -307,6 +323,7 @@ func (r *reader) element(el *etree.Element, in *scope, parent *node) *node {
 				r.problem(lineOf(key), "the name %q is taken", name)
 			}
 			in = in.bind(name, item)
+			in.list = n.each
 			n.eachKey = in.key
 			in = in.bind(name+"_index", shape{kind: kindNumber})
 			n.indexKey = in.key
@@ -333,6 +350,7 @@ func (r *reader) element(el *etree.Element, in *scope, parent *node) *node {
 				s = e.shape
 			}
 			in = in.bind(name, s)
+			in.def = e
 			n.lets = append(n.lets, letting{in.key, e})
 		}
 	}
@@ -369,6 +387,14 @@ func (r *reader) element(el *etree.Element, in *scope, parent *node) *node {
 	if n.required && n.keep {
 		r.problem(p.line, "w:required and w:keep exclude each other")
 	}
+	if v, key, ok := take("unused"); ok {
+		if parent != nil {
+			r.problem(lineOf(key), "w:unused stands on the root element")
+		}
+		for _, path := range strings.Fields(v) {
+			r.unused = append(r.unused, unused{unlisted(path), lineOf(key)})
+		}
+	}
 	valueOf, valueKey, hasValue := take("value")
 	if hasValue {
 		if n.kind != nodeElement {
@@ -380,7 +406,7 @@ func (r *reader) element(el *etree.Element, in *scope, parent *node) *node {
 		}
 	}
 	for key, a := range directives {
-		r.problem(lineOf(a.FullKey()), "the language has no directive w:%s%s", key, hint(key, []string{"for", "let", "if", "value", "required", "keep"}))
+		r.problem(lineOf(a.FullKey()), "the language has no directive w:%s%s", key, hint(key, []string{"for", "let", "if", "value", "required", "keep", "unused"}))
 	}
 
 	for _, a := range plain {
@@ -395,6 +421,7 @@ func (r *reader) element(el *etree.Element, in *scope, parent *node) *node {
 						r.problem(lineOf(key), "of names a path into the form; %q is none", a.Value)
 					}
 					n.data, n.dataDeep = e, e.shape.nodes
+					r.useAll(e.shape.paths)
 				}
 				continue
 			}
@@ -469,7 +496,7 @@ func (r *reader) element(el *etree.Element, in *scope, parent *node) *node {
 
 func missingPrefix(key string) string {
 	switch key {
-	case "for", "if", "let", "value", "required", "keep":
+	case "for", "if", "let", "value", "required", "keep", "unused":
 		return "; write w:" + key
 	}
 	return ""
@@ -510,11 +537,7 @@ func (r *reader) template(s string, line int, in *scope) *template {
 			}
 			flush()
 			src := s[i+1 : i+end]
-			e, faults := compileExpression(src, in)
-			for _, f := range faults {
-				r.problem(line, "%s (in %q)", f, src)
-			}
-			if e != nil {
+			if e := r.expression(src, line, in); e != nil {
 				r.scalar(e, line)
 				t.parts = append(t.parts, templatePart{expr: e})
 			}
