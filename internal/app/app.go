@@ -61,6 +61,7 @@ type App struct {
 	router  config.Router // as of the start
 
 	registry  *prometheus.Registry
+	checks    *checks
 	bus       *bus.Bus
 	keeper    *seal.Keeper
 	vault     *blob.Vault
@@ -132,6 +133,7 @@ func Start(ctx context.Context, opts Options) (a *App, err error) {
 		}
 	}()
 	a.report(problems)
+	a.checks = newChecks(a.registry)
 	a.router = cfg.Router
 	r := cfg.Router
 	if err := os.MkdirAll(r.Data, 0o700); err != nil {

@@ -326,6 +326,8 @@ func (a *App) use(lib *Library) error {
 	a.holders.Store(h)
 	scope := lib.scope(d)
 	a.scope.Store(&scope)
+	lib.warned = a.checks.warned
+	a.checks.observe(lib)
 	a.dispatch.SetCatalogue(lib)
 	a.delivery.SetDestinations(d.list)
 	book := intake.Book{Config: lib.Config, Forms: lib}
@@ -340,6 +342,7 @@ func (a *App) use(lib *Library) error {
 	for land, services := range scope.Offers {
 		for _, s := range services {
 			a.dispatch.Zero(string(land), string(s))
+			a.checks.zero(land, s)
 		}
 	}
 	if old != nil {

@@ -2,6 +2,7 @@ package app
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"sort"
@@ -35,6 +36,8 @@ type Library struct {
 	Tables    map[submission.Land]*routing.Table
 
 	unchecked bool // see Options.Unchecked
+	// warned counts what a check lets go with a warning; nil in commands.
+	warned func(submission.Meta, fault.Reason)
 }
 
 // LoadLibrary reads standards, process library and routing tables of a
@@ -44,6 +47,7 @@ func LoadLibrary(cfg *config.Config) (*Library, config.Problems) {
 	cat, ps := catalog.Load(filepath.Join(cfg.Dir, "services"), std)
 	problems = append(problems, ps...)
 	lib := &Library{Config: cfg, Standards: std, Catalog: cat, Tables: map[submission.Land]*routing.Table{}}
+	problems = append(problems, lib.missingLists()...)
 	for key, land := range cfg.Lands {
 		table, ps := routing.New(land, lib.mappable(land))
 		problems = append(problems, ps...)
@@ -133,10 +137,70 @@ func (l *Library) Message(j dispatch.Job) ([]byte, error) {
 	if l.unchecked {
 		return xml, nil
 	}
-	if err := m.Standard.Validate(xml); err != nil {
+	traffic := standard.Productive
+	if j.Meta.Test {
+		traffic = standard.Test
+	}
+	findings, err := m.Standard.Check(xml, standard.About{
+		Message: j.Format.Message, ID: j.MessageID, Traffic: traffic, At: j.CreatedAt,
+		RefuseMissingLists: l.Config.Router.Checks.CodeLists == config.CodeListsRefuse,
+	})
+	if err != nil {
 		return nil, err
 	}
+	if err := findings.Err(m.Standard.Key()); err != nil {
+		return nil, err
+	}
+	l.warn(j.Meta, findings)
 	return xml, nil
+}
+
+// warn counts each reason once a message.
+func (l *Library) warn(m submission.Meta, findings standard.Findings) {
+	if l.warned == nil {
+		return
+	}
+	var seen []fault.Reason
+	for _, f := range findings {
+		if !slices.Contains(seen, f.Reason) {
+			seen = append(seen, f.Reason)
+			l.warned(m, f.Reason)
+		}
+	}
+}
+
+// mapped are the standards that a mapping writes messages of.
+func (l *Library) mapped() []*standard.Standard {
+	var out []*standard.Standard
+	for _, p := range l.Catalog.Processes() {
+		for _, m := range p.Mappings {
+			if !slices.Contains(out, m.Standard) {
+				out = append(out, m.Standard)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b *standard.Standard) int { return strings.Compare(a.Key(), b.Key()) })
+	return out
+}
+
+// missingLists warns of the code lists that the schemas of mapped standards
+// name and that are not installed.
+func (l *Library) missingLists() config.Problems {
+	const named = 3
+	var out config.Problems
+	for _, std := range l.mapped() {
+		missing := std.MissingLists()
+		if len(missing) == 0 {
+			continue
+		}
+		more := ""
+		if n := len(missing) - named; n > 0 {
+			missing, more = missing[:named], fmt.Sprintf(" and %d more", n)
+		}
+		out = append(out, config.Problem{File: std.Dir, Severity: config.Warning,
+			Text: fmt.Sprintf("%s names code lists that are not installed, their codes are not checked: %s%s (router standards import FILE, or --with DIR)", std.Key(), strings.Join(missing, ", "), more)})
+	}
+	return out
 }
 
 // Form implements intake.Forms.

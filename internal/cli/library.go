@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,7 +15,6 @@ import (
 	"weiche/internal/config"
 	"weiche/internal/routing"
 	"weiche/internal/submission"
-	"weiche/internal/transform/standard"
 )
 
 func (e *env) configCmd() *cobra.Command {
@@ -286,78 +284,6 @@ expected one. Standards that are not installed are skipped by name.`,
 	}
 	test.Flags().BoolVar(&update, "update", false, "write the expected messages anew where they differ")
 	cmd.AddCommand(test)
-	return cmd
-}
-
-func (e *env) standards() *cobra.Command {
-	cmd := &cobra.Command{Use: "standards", Short: "Official standards: import, list, remove"}
-	var with []string
-	imp := &cobra.Command{
-		Use:   "import DIR|ZIP",
-		Short: "Install a standard's package (schemas, code lists) into the data directory",
-		Long: `Install an XRepository package, a folder or a ZIP, into the data directory. It is
-checked whole and refused whole; nothing is fetched from a network. A package
-may hold several standards. A running router takes it up at once.`,
-		Args: args(1, "a folder or a ZIP file"),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			dir, err := e.dataDir()
-			if err != nil {
-				return err
-			}
-			done, err := standard.Import(cmd.Context(), a[0], app.StandardsDir(dir), with)
-			if err != nil {
-				return fmt.Errorf("%s is refused: %w", a[0], err)
-			}
-			if !e.printed(done) {
-				for _, s := range done {
-					fmt.Fprintf(e.out, "installed %s/%s: %s, %s; licence: %s\n", s.Name, s.Version, plural(s.Messages, "message"), plural(s.CodeLists, "code list"), s.Licence)
-				}
-			}
-			return e.tellRunning(cmd)
-		},
-	}
-	imp.Flags().StringArrayVar(&with, "with", nil, "a further folder in which references are looked up (code lists, shared schemas)")
-	list := &cobra.Command{
-		Use: "list", Short: "What is installed", Args: noArgs,
-		RunE: func(*cobra.Command, []string) error {
-			dir, err := e.dataDir()
-			if err != nil {
-				return err
-			}
-			std, problems := standard.Open(filepath.Join(e.config, "standards"), app.StandardsDir(dir))
-			for _, p := range problems {
-				fmt.Fprintln(e.err, p)
-			}
-			if e.printed(std.List()) {
-				return nil
-			}
-			e.table("STANDARD\tMESSAGES\tCODE LISTS\tLICENCE\tTITLE", func(w io.Writer) {
-				for _, s := range std.List() {
-					fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%s\n", s.Key(), len(s.MessageNames()), len(s.CodeLists), s.Licence, s.Title)
-				}
-			})
-			return nil
-		},
-	}
-	remove := &cobra.Command{
-		Use: "remove NAME/VERSION", Short: "Remove an imported standard", Args: args(1, "name/version, as `standards list` shows it"),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			name, version, ok := strings.Cut(a[0], "/")
-			if !ok {
-				return usageError{errors.New("expected: name/version, as `standards list` shows it")}
-			}
-			dir, err := e.dataDir()
-			if err != nil {
-				return err
-			}
-			if err := standard.Remove(app.StandardsDir(dir), name, version); err != nil {
-				return err
-			}
-			fmt.Fprintf(e.out, "removed %s\n", a[0])
-			return e.tellRunning(cmd)
-		},
-	}
-	cmd.AddCommand(imp, list, remove)
 	return cmd
 }
 

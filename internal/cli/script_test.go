@@ -74,6 +74,8 @@ func TestScripts(t *testing.T) {
 			e.Setenv("EXAMPLES", filepath.Join(repo, "config", "services"))
 			e.Setenv("XBAU", shared)
 			e.Setenv("CODELISTS", filepath.Join(shared, "../../../codelists/xbau-2.6"))
+			e.Setenv("DVDV", filepath.Join(shared, "../../../codelists/dvdv"))
+			e.Setenv("MESSAGES", filepath.Join(shared, "../../../examples/generated"))
 			return nil
 		},
 		Condition: func(cond string) (bool, error) {

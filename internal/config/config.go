@@ -56,6 +56,7 @@ type Router struct {
 	Blobs     Blobs      `yaml:"blobs"`
 	Status    Status     `yaml:"status"`
 	Retention Retention  `yaml:"retention"`
+	Checks    Checks     `yaml:"checks"`
 	Log       Log        `yaml:"log"`
 	Drain     Duration   `yaml:"drain"` // longest time a stop waits for work in hand; default 25s
 	Operators []Operator `yaml:"operators"`
@@ -77,6 +78,20 @@ type TLS struct {
 	CertFile string `yaml:"cert_file"`
 	KeyFile  string `yaml:"key_file"`
 }
+
+// Checks say what is refused of a message that its standard's schemas accept.
+type Checks struct {
+	// CodeLists is what becomes of a message with a code whose list is not
+	// installed. "warn": it goes, and is counted. "refuse": it is a dead letter.
+	// Default "warn".
+	CodeLists string `yaml:"code_lists"`
+}
+
+// Values of Checks.CodeLists.
+const (
+	CodeListsWarn   = "warn"
+	CodeListsRefuse = "refuse"
+)
 
 // Retention says how many days something is kept that is not needed for
 // unfinished work; what is unfinished is kept without a limit of time. 0: for

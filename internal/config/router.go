@@ -37,6 +37,7 @@ func Defaults() Router {
 		Status: Status{File: "status.db"},
 		// Portals repeat within days; refusals are looked at within weeks.
 		Retention: Retention{ClaimsDays: 30, RefusedDays: 90},
+		Checks:    Checks{CodeLists: CodeListsWarn},
 		Log:       Log{Level: "info"},
 		Drain:     25 * time.Second,
 	}
@@ -125,6 +126,9 @@ func (d *decoder) checkRouter(r *Router) {
 		if *days < 0 {
 			d.add(at(days).Problem("%s is %d; it is a number of days, 0 for ever", name, *days))
 		}
+	}
+	if c := &r.Checks.CodeLists; *c != CodeListsWarn && *c != CodeListsRefuse {
+		d.add(at(c).Problem("code_lists is %q; it is %s or %s", clip(*c), CodeListsWarn, CodeListsRefuse))
 	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, r.Log.Level) {
 		d.add(at(&r.Log.Level).Problem("level %q is not one of debug, info, warn, error", clip(r.Log.Level)))

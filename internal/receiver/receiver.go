@@ -290,7 +290,7 @@ func (h *handler) check(m *message, declared string) error {
 			std, ok := h.Standards.Get(f.Standard, f.Version)
 			if !ok {
 				m.checked = "standard-missing"
-			} else if err = std.ValidateAs(m.xml, f.Message); err == nil {
+			} else if err = check(std, m.xml, f.Message); err == nil {
 				m.checked = "valid"
 			}
 		}
@@ -299,4 +299,14 @@ func (h *handler) check(m *message, declared string) error {
 		return refusal{http.StatusUnprocessableEntity, fault.Of(err).Error()} // its detail quotes no value
 	}
 	return nil
+}
+
+// check looks at a message as a Fachverfahren would: with all rules of its
+// standard.
+func check(std *standard.Standard, xml []byte, message string) error {
+	findings, err := std.Check(xml, standard.About{Message: message})
+	if err != nil {
+		return err
+	}
+	return findings.Err(std.Key())
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -95,6 +96,34 @@ func (s *Standard) rules() (*graph, error) {
 		s.graph = newGraph(docs)
 	})
 	return s.graph, s.rulesErr
+}
+
+// MissingLists are the code lists that the schemas name by URI and that are not
+// installed in the version they fix, or in any; none where the schemas cannot be
+// read. Lists that only messages name are not among them.
+func (s *Standard) MissingLists() []string {
+	g, err := s.rules()
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, r := range g.codes {
+		name := r.uri
+		if r.closed || r.uri == "" {
+			continue
+		}
+		if r.version != "" {
+			if l, _ := s.lists.get([]byte(r.uri), []byte(r.version)); l != nil {
+				continue
+			}
+			name += " " + r.version
+		} else if s.lists.newest(r.uri) != nil {
+			continue
+		}
+		out = append(out, name)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // explain says in words why a message is refused by the schema.

@@ -51,6 +51,7 @@ func (s *Standard) Derived(from func([]*Document) any) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.rulesOnce.Do(func() { s.graph = newGraph(docs) }) // they are at hand
 	s.derived = from(docs)
 	return s.derived, nil
 }

@@ -51,8 +51,7 @@ type listReader struct {
 	d    *xml.Decoder
 	path []string
 	h    listHead
-	key  string // the Key being read
-	good bool   // it is the recommended one
+	good bool // it is the recommended one
 }
 
 func (r *listReader) has(column string) bool {

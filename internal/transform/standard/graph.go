@@ -15,6 +15,7 @@ import (
 type graph struct {
 	elements map[xml.Name]*shape // global
 	types    map[xml.Name]*shape // named, for xsi:type
+	codes    []*codeRule
 }
 
 // shape is one type.
@@ -109,6 +110,9 @@ func newGraph(docs []*Document) *graph {
 	}
 	for _, s := range b.order {
 		s.settle()
+		if s.code != nil {
+			g.codes = append(g.codes, s.code)
+		}
 	}
 	b.spread()
 	return g

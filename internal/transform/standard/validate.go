@@ -116,20 +116,6 @@ func schemaErrors(err error) Findings {
 	return out
 }
 
-// ValidateAs is Validate for a message whose root must be the named one: an XSD
-// alone accepts every global element as root.
-func (s *Standard) ValidateAs(message []byte, name string) error {
-	if err := s.Validate(message); err != nil {
-		return err
-	}
-	want, ok := s.Message(name)
-	root, err := rootElement(message)
-	if err != nil || !ok || root.Name.Local != want.Element || want.Namespace != "" && root.Name.Space != want.Namespace {
-		return fault.New(fault.Permanent, fault.ReasonSchemaInvalid, "%s: the root element is not the message %s", s.Key(), name)
-	}
-	return nil
-}
-
 func clipPath(p string) string {
 	if p == "" {
 		return "path unknown"
