@@ -358,6 +358,10 @@ func (a *App) fail(err error) {
 	}
 }
 
+// stageBytes is what a stage has of a partition in hand at most. More does not
+// make it faster, and a backlog would fill it.
+const stageBytes = 4 << 20
+
 // startStages runs dispatch and delivery under watermill's router.
 func (a *App) startStages(ctx context.Context, lib *Library) error {
 	payload := payload{keeper: a.keeper, vault: a.vault}
@@ -379,10 +383,10 @@ func (a *App) startStages(ctx context.Context, lib *Library) error {
 			return err
 		}
 		return a.bus.Consume(ctx, bus.Group{Name: dispatch.Group, Topics: []string{dispatch.Topic}, BatchRecords: dispatch.BatchRecords,
-			Assigned: a.dispatch.Assigned, Revoked: a.dispatch.Revoked, Owns: a.dispatch.Owns}, dispatch.Topic, a.dispatch.Handle)
+			MaxInFlight: 4 * dispatch.BatchRecords, MaxInFlightBytes: stageBytes, Assigned: a.dispatch.Assigned, Revoked: a.dispatch.Revoked, Owns: a.dispatch.Owns}, dispatch.Topic, a.dispatch.Handle)
 	})
-	sub, err := a.bus.Subscriber(bus.Group{Name: delivery.Group, Topics: []string{delivery.Topic}, MaxInFlight: delivery.InFlight, Key: delivery.Key, Spill: a.delivery.Spill,
-		Assigned: a.delivery.Assigned, Revoked: a.delivery.Revoked, Owns: a.delivery.Owns})
+	sub, err := a.bus.Subscriber(bus.Group{Name: delivery.Group, Topics: []string{delivery.Topic}, MaxInFlight: delivery.InFlight, MaxInFlightBytes: stageBytes,
+		Key: delivery.Key, Spill: a.delivery.Spill, Assigned: a.delivery.Assigned, Revoked: a.delivery.Revoked, Owns: a.delivery.Owns})
 	if err != nil {
 		return err
 	}

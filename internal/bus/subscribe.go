@@ -22,7 +22,8 @@ type Group struct {
 	// MaxInFlight and MaxInFlightBytes bound, for each partition, the records
 	// handed out or waiting for their key's turn; defaults 256 (1024 for
 	// Consume) and 16 MiB. All partitions of a member share 64 MiB, each has at
-	// least 1 MiB; half as much again may have been fetched ahead.
+	// least 1 MiB; a quarter of MaxInFlightBytes may have been fetched ahead of
+	// each, and 32 MiB of all.
 	MaxInFlight      int
 	MaxInFlightBytes int
 	// Key is the ordering key within a partition; nil means the record's key.

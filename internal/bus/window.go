@@ -372,16 +372,16 @@ const backlogRecords = 4096
 // a member that holds 64 partitions must not take eight times the memory of one
 // that holds eight.
 const (
-	sharedInFlight, leastInFlight      = 64 << 20, 1 << 20
-	sharedAhead, leastAhead, mostAhead = 32 << 20, 512 << 10, 4 << 20
+	sharedInFlight, leastInFlight = 64 << 20, 1 << 20
+	sharedAhead, leastAhead       = 32 << 20, 512 << 10
 )
 
 // bound shares the bytes out among so many partitions; most is what the group
-// asks for.
+// asks for, and a quarter of that is fetched ahead.
 func (w *window) bound(partitions, most int) {
 	partitions = max(1, partitions)
 	w.bounds.bytes = min(most, max(leastInFlight, sharedInFlight/partitions))
-	w.ahead = min(mostAhead, max(leastAhead, sharedAhead/partitions))
+	w.ahead = min(most/4, max(leastAhead, sharedAhead/partitions))
 }
 
 // oldest is when the oldest unfinished record was written, to about a second;

@@ -379,7 +379,7 @@ func BenchmarkWindow(b *testing.B) {
 // least that each needs.
 func TestPartitionsShareTheirMembersMemory(t *testing.T) {
 	for _, c := range []struct{ partitions, most, inFlight, ahead int }{
-		{0, 16 << 20, 16 << 20, 4 << 20}, {1, 16 << 20, 16 << 20, 4 << 20}, {8, 16 << 20, 8 << 20, 4 << 20}, {16, 1 << 20, 1 << 20, 2 << 20},
+		{0, 16 << 20, 16 << 20, 4 << 20}, {1, 16 << 20, 16 << 20, 4 << 20}, {8, 16 << 20, 8 << 20, 4 << 20}, {16, 4 << 20, 4 << 20, 1 << 20},
 		{64, 16 << 20, 1 << 20, 512 << 10}, {1000, 16 << 20, 1 << 20, 512 << 10},
 	} {
 		w := newWindow(bounds{}, 0, nil)
