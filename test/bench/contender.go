@@ -286,7 +286,7 @@ func (l *lab) with(ctx context.Context, k contender, records int, fn func(contex
 	if err != nil {
 		return fmt.Errorf("%s: %w", k.name, err)
 	}
-	c, err := startChild(l.dir, u.job, beginWithin)
+	c, err := startChild(l.dir, u.job, u.watch.beginWithin())
 	if err != nil {
 		return err
 	}

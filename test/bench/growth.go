@@ -107,13 +107,17 @@ func (g *growth) pipelines(ctx context.Context) error {
 	k := pipeline("pipeline-topic-noxsd", true)
 	most := g.o.slowRecords * 10
 	few := min(growRecords, most/10)
-	if err := g.l.accept(ctx, "many", most, standardShape); err != nil {
-		return err
-	}
 	for n := most / 100; n <= most; n *= 10 {
+		// Each row with its own: a router reads all claims at its start.
+		if err := g.l.accept(ctx, fmt.Sprint(n), n, standardShape); err != nil {
+			return err
+		}
 		if err := g.row(ctx, fmt.Sprintf("%d records", n), k, n, standardShape); err != nil {
 			return err
 		}
+	}
+	if err := g.l.accept(ctx, "few", few, standardShape); err != nil {
+		return err
 	}
 	for _, p := range []int{1, 8, 64} {
 		g.l.partitions = p

@@ -30,8 +30,11 @@ type sample struct {
 	Parked    int64 // records that went through the waiting topic
 }
 
-// How long a contender may take to begin.
-const beginWithin = 2 * time.Minute
+// beginWithin is how long a contender may take to begin: a router without a
+// store reads what is in the log first.
+func (w watch) beginWithin() time.Duration {
+	return 2*time.Minute + time.Duration(w.total)*time.Millisecond
+}
 
 // measure follows a child until its work is done, or for limit, whichever comes
 // first. After the limit, what has arrived until then counts.
@@ -48,7 +51,7 @@ func (l *lab) measure(ctx context.Context, c *child, w watch, limit time.Duratio
 			return nil
 		}
 	}
-	deadline := time.Now().Add(beginWithin)
+	deadline := time.Now().Add(w.beginWithin())
 	for {
 		n, err := w.begun()
 		if err != nil {
@@ -58,7 +61,7 @@ func (l *lab) measure(ctx context.Context, c *child, w watch, limit time.Duratio
 			break
 		}
 		if time.Now().After(deadline) {
-			return s, c.failed("a contender", fmt.Errorf("did nothing within %s", beginWithin))
+			return s, c.failed("a contender", fmt.Errorf("did nothing within %s", w.beginWithin()))
 		}
 		if err := wait(); err != nil {
 			return s, err
