@@ -13,24 +13,44 @@ type prover struct {
 	file     string
 	model    *xsdModel
 	problems config.Problems
+	proof    Proof
+	machines map[*typeDef]*machine
 }
 
 // checkTemplate proves every element and attribute of the mapping: known at its
 // place, in the right namespace, in the schema's order, no more often than
 // allowed, nothing missing that every message has.
-func checkTemplate(file string, root *node, model *xsdModel) config.Problems {
+// Only where nothing is wrong in itself is it asked what forms can make of it.
+func checkTemplate(file string, root *node, model *xsdModel) (Proof, config.Problems) {
 	c := &prover{file: file, model: model}
 	if root.kind != nodeElement {
-		return nil
+		return c.proof, nil
 	}
 	decl := model.element(root.name)
 	if decl == nil {
 		known := model.globalElements(root.name.space)
 		c.problem(root.line, "the standard has no message %s%s", root.name, hint(root.name.local, known))
-		return c.problems
+		return c.proof, c.problems
 	}
 	c.element(root, decl)
-	return c.problems
+	if len(c.problems) == 0 {
+		c.prove(root, c.typeFor(root, decl), &facts{}, &facts{})
+	}
+	slices.SortStableFunc(c.proof.Open, func(a, b Open) int { return a.Line - b.Line })
+	return c.proof, c.problems
+}
+
+// typeFor is the type an element has where the mapping stands: its declaration's,
+// or that of a constant xsi:type.
+func (c *prover) typeFor(n *node, decl *elementDecl) *typeDef {
+	for _, a := range n.attrs {
+		if v, constant := a.value.constant(); constant && !a.decl && a.name == (qname{xsiNamespace, "type"}) {
+			if t := c.xsiType(n, v); t != nil {
+				return t
+			}
+		}
+	}
+	return decl.typ()
 }
 
 func (c *prover) problem(line int, text string, args ...any) {

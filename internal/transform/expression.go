@@ -179,6 +179,7 @@ type expression struct {
 	path  []string // variable and members; nil where program is set
 	prog  *vm.Program
 	shape shape
+	raw   ast.Node // as written
 	scope *scope   // the names in force
 	used  []string // fields of the form that it looks at
 }
@@ -210,12 +211,16 @@ func compileExpression(src string, in *scope) (*expression, []string) {
 	if err != nil {
 		return nil, []string{"the expression does not parse: " + exprErrorText(err)}
 	}
+	raw, err := parser.ParseWithConfig(src, c) // rewriting changes the other
+	if err != nil {
+		return nil, []string{"the expression does not parse: " + exprErrorText(err)}
+	}
 	r := &rewriter{scope: in}
 	node, sh := r.rewrite(tree.Node)
 	if len(r.faults) > 0 {
 		return nil, r.faults
 	}
-	e := &expression{src: src, shape: sh, path: plainPath(node), scope: in, used: r.used}
+	e := &expression{src: src, shape: sh, path: plainPath(node), raw: raw.Node, scope: in, used: r.used}
 	if e.path != nil {
 		return e, nil
 	}

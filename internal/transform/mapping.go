@@ -15,6 +15,7 @@ type Mapping struct {
 	File     string
 	Standard *standard.Standard
 	message  string
+	proof    Proof
 	prog     *program
 	lastSize atomic.Int64 // of the last message, to size the next buffer
 }
@@ -22,6 +23,9 @@ type Mapping struct {
 // Message is the name of the target message: as the standard's manifest names
 // it, else its root element's local name.
 func (m *Mapping) Message() string { return m.message }
+
+// Proof is what was proven of the mapping when it was loaded, and what was not.
+func (m *Mapping) Proof() Proof { return m.proof }
 
 // CompileMapping reads a mapping file and proves it against the form's schema
 // and the standard's XSD. Every fault is reported with its line, not the first;
@@ -49,8 +53,9 @@ func compileMapping(file string, raw []byte, std *standard.Standard, form *FormS
 		problems = append(problems, config.Problem{File: file, Text: "no message could be checked: " + err.Error()})
 	}
 	model.mu.Lock()
-	problems = append(problems, checkTemplate(file, root, model)...)
+	proof, ps := checkTemplate(file, root, model)
 	model.mu.Unlock()
+	problems = append(problems, ps...)
 	if problems.Failed() {
 		sortProblems(problems)
 		return nil, problems
@@ -65,5 +70,5 @@ func compileMapping(file string, raw []byte, std *standard.Standard, form *FormS
 			message = known.Name
 		}
 	}
-	return &Mapping{File: file, Standard: std, message: message, prog: compileProgram(root)}, problems
+	return &Mapping{File: file, Standard: std, message: message, proof: proof, prog: compileProgram(root)}, problems
 }

@@ -51,13 +51,18 @@ const testForm = `{"type": "object", "properties": {
 
 func testStandard(t testing.TB) *standard.Standard {
 	t.Helper()
+	return standardOf(t, testXSD)
+}
+
+func standardOf(t testing.TB, xsd string) *standard.Standard {
+	t.Helper()
 	root := t.TempDir()
 	dir := filepath.Join(root, "t", "1")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for name, content := range map[string]string{
-		"t.xsd": testXSD, "standard.yaml": "name: t\nversion: \"1\"\nlicence: none stated\nschemas: [t.xsd]\n",
+		"t.xsd": xsd, "standard.yaml": "name: t\nversion: \"1\"\nlicence: none stated\nschemas: [t.xsd]\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
 			t.Fatal(err)

@@ -47,18 +47,22 @@ type node struct {
 	attrs    []nodeAttr
 	children []*node
 
-	each     *expression // w:for
-	eachKey  string
-	indexKey string
-	lets     []letting
-	cond     *expression // w:if
-	value    *template   // w:value or text
-	keep     bool
-	required bool
-	data     *expression // w:data of
-	dataDeep []*formNode // the schemas of what w:data writes
-	inside   *node       // the element of the target around this node
-	hasText  bool
+	each      *expression // w:for
+	eachKey   string
+	indexKey  string
+	eachScope *scope // that of its item
+	lets      []letting
+	cond      *expression // w:if
+	value     *template   // w:value or text
+	keep      bool
+	required  bool
+	checked   string      // why what is not proven of it is left to the check of each message
+	data      *expression // w:data of
+	dataDeep  []*formNode // the schemas of what w:data writes
+	inside    *node       // the element of the target around this node
+	some      *formula    // see content
+	steps     []step      // see inner
+	hasText   bool
 }
 
 type letting struct {
@@ -323,7 +327,7 @@ func (r *reader) element(el *etree.Element, in *scope, parent *node) *node {
 				r.problem(lineOf(key), "the name %q is taken", name)
 			}
 			in = in.bind(name, item)
-			in.list = n.each
+			in.list, n.eachScope = n.each, in
 			n.eachKey = in.key
 			in = in.bind(name+"_index", shape{kind: kindNumber})
 			n.indexKey = in.key
@@ -384,6 +388,12 @@ func (r *reader) element(el *etree.Element, in *scope, parent *node) *node {
 			n.keep = v == "true"
 		}
 	}
+	if v, key, ok := take("checked"); ok {
+		if n.kind != nodeElement || strings.TrimSpace(v) == "" {
+			r.problem(lineOf(key), "w:checked belongs on an element of the target and says why")
+		}
+		n.checked = strings.TrimSpace(v)
+	}
 	if n.required && n.keep {
 		r.problem(p.line, "w:required and w:keep exclude each other")
 	}
@@ -406,7 +416,7 @@ func (r *reader) element(el *etree.Element, in *scope, parent *node) *node {
 		}
 	}
 	for key, a := range directives {
-		r.problem(lineOf(a.FullKey()), "the language has no directive w:%s%s", key, hint(key, []string{"for", "let", "if", "value", "required", "keep", "unused"}))
+		r.problem(lineOf(a.FullKey()), "the language has no directive w:%s%s", key, hint(key, []string{"for", "let", "if", "value", "required", "keep", "checked", "unused"}))
 	}
 
 	for _, a := range plain {
@@ -496,7 +506,7 @@ func (r *reader) element(el *etree.Element, in *scope, parent *node) *node {
 
 func missingPrefix(key string) string {
 	switch key {
-	case "for", "if", "let", "value", "required", "keep", "unused":
+	case "for", "if", "let", "value", "required", "keep", "checked", "unused":
 		return "; write w:" + key
 	}
 	return ""
