@@ -2,9 +2,7 @@ package standard
 
 import (
 	"os"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -12,43 +10,6 @@ import (
 
 	"weiche/internal/fault"
 )
-
-// installed are the official standards, imported once for all tests.
-var installed = struct {
-	once sync.Once
-	dir  string
-	err  error
-}{}
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if installed.dir != "" {
-		_ = os.RemoveAll(installed.dir)
-	}
-	os.Exit(code)
-}
-
-func official(t testing.TB) *Installed {
-	t.Helper()
-	xbau, lists, rules, dvdv := shared(t, "standards/xbau/2.6"), shared(t, "codelists/xbau-2.6"), shared(t, "schematron/xbau-2.6"), shared(t, "codelists/dvdv")
-	installed.once.Do(func() {
-		if installed.dir, installed.err = os.MkdirTemp("", "standards-"); installed.err != nil {
-			return
-		}
-		_, installed.err = Import(t.Context(), xbau, installed.dir, []string{lists, rules})
-		if installed.err == nil {
-			_, installed.err = Import(t.Context(), filepath.Join(dvdv, "dvdv.praefix_51.xml"), installed.dir, nil)
-		}
-	})
-	if installed.err != nil {
-		t.Fatal(installed.err)
-	}
-	s, problems := Open(installed.dir)
-	if len(problems) > 0 {
-		t.Fatal(problems)
-	}
-	return s
-}
 
 func example(t testing.TB, name string) []byte {
 	t.Helper()

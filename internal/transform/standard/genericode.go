@@ -233,7 +233,7 @@ func day(s string) string {
 // token normalises as xs:token does: trimmed, runs of white space to one space.
 // It returns b itself where nothing is to be done.
 func token(b []byte) []byte {
-	b = bytes.Trim(b, " \t\r\n")
+	b = trimLeft(trimRight(b))
 	for i, c := range b {
 		if c == '\t' || c == '\r' || c == '\n' || c == ' ' && b[i-1] == ' ' {
 			return bytes.Join(bytes.Fields(b), []byte(" "))

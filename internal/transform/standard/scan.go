@@ -55,7 +55,7 @@ func (s *scanner) next() error {
 				return errNotFollowed
 			}
 			s.pos = at + end + 1
-			s.tag = tag{kind: tagEnd, name: bytes.TrimRight(s.raw[at+2:at+end], " \t\r\n"), from: at, to: s.pos}
+			s.tag = tag{kind: tagEnd, name: trimRight(s.raw[at+2:at+end]), from: at, to: s.pos}
 			return nil
 		case '?':
 			if !s.past(at, "?>") {
@@ -121,13 +121,13 @@ var delimiter = [256]bool{' ': true, '\t': true, '\r': true, '\n': true, '/': tr
 
 // nextAttr splits the first attribute off. ok is false where there is none.
 func nextAttr(attrs []byte) (name, value, rest []byte, ok bool) {
-	attrs = bytes.TrimLeft(attrs, " \t\r\n")
+	attrs = trimLeft(attrs)
 	eq := bytes.IndexByte(attrs, '=')
 	if eq < 0 {
 		return nil, nil, nil, false
 	}
-	name = bytes.TrimRight(attrs[:eq], " \t\r\n")
-	attrs = bytes.TrimLeft(attrs[eq+1:], " \t\r\n")
+	name = trimRight(attrs[:eq])
+	attrs = trimLeft(attrs[eq+1:])
 	if len(attrs) == 0 || attrs[0] != '"' && attrs[0] != '\'' {
 		return nil, nil, nil, false
 	}
@@ -197,13 +197,25 @@ func appendEntity(out, name []byte) []byte {
 	return out
 }
 
-func blank(b []byte) bool {
-	for _, c := range b {
-		if c != ' ' && c != '\t' && c != '\r' && c != '\n' {
-			return false
-		}
+// White space as XML has it; the bytes package's own trimming costs more than
+// the rest of the scan.
+
+func space(c byte) bool { return c == ' ' || c == '\n' || c == '\t' || c == '\r' }
+
+func blank(b []byte) bool { return len(trimLeft(b)) == 0 }
+
+func trimLeft(b []byte) []byte {
+	for len(b) > 0 && space(b[0]) {
+		b = b[1:]
 	}
-	return true
+	return b
+}
+
+func trimRight(b []byte) []byte {
+	for len(b) > 0 && space(b[len(b)-1]) {
+		b = b[:len(b)-1]
+	}
+	return b
 }
 
 // local returns a name without its prefix.
