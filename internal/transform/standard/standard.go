@@ -92,6 +92,7 @@ type Standard struct {
 	engine  *xsd.Engine
 	err     error
 	pool    sync.Pool
+	model   model
 	msgOnce sync.Once
 	msgs    []Message
 
