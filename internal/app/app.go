@@ -316,7 +316,8 @@ func (a *App) openStores(ctx context.Context, cfg *config.Config) error {
 	a.closers.add("claims", func(context.Context) error { claims.Close(); return nil })
 	a.claims = claims
 	a.intakeDeps = intake.Deps{
-		Log: a.bus, Claims: claims, Past: past{a}, Keys: a.keeper, Vault: a.vault, Blobs: fs, Signer: signer,
+		Rehearsal: rehearsal{a},
+		Log:       a.bus, Claims: claims, Past: past{a}, Keys: a.keeper, Vault: a.vault, Blobs: fs, Signer: signer,
 		Limits: r.Intake, Now: a.now, Logger: a.logger, Reg: a.registry,
 	}
 	return nil

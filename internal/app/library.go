@@ -98,61 +98,75 @@ func (l *Library) Portal(id string) (submission.Authority, bool) {
 	return submission.Authority{ID: p.ID, Key: p.Key, Name: p.Name}, true
 }
 
-// Message implements dispatch.Catalogue: it maps the form and validates the
+// Message implements dispatch.Catalogue: it maps the form and checks the
 // message, always.
 func (l *Library) Message(j dispatch.Job) ([]byte, error) {
+	m, in, err := l.mapping(j)
+	if err != nil {
+		return nil, err
+	}
+	xml, err := m.Apply(in)
+	if err != nil || l.unchecked {
+		return xml, err
+	}
+	findings, err := l.check(m, j, xml)
+	if err == nil {
+		err = findings.Err(m.Standard.Key())
+	}
+	if err != nil {
+		return nil, err
+	}
+	l.warn(j.Meta, findings)
+	return xml, nil
+}
+
+// mapping finds the mapping of a job and what it is given.
+func (l *Library) mapping(j dispatch.Job) (*transform.Mapping, transform.Input, error) {
+	fail := func(r fault.Reason, text string, args ...any) (*transform.Mapping, transform.Input, error) {
+		return nil, transform.Input{}, fault.New(fault.Permanent, r, text, args...)
+	}
 	land, ok := l.Config.Lands[j.Meta.Land]
 	if !ok {
-		return nil, fault.New(fault.Permanent, fault.ReasonConfigBroken, "Land %s is not configured", j.Meta.Land)
+		return fail(fault.ReasonConfigBroken, "Land %s is not configured", j.Meta.Land)
 	}
 	offer, ok := land.Offer(j.Meta.Service)
 	if !ok {
-		return nil, fault.New(fault.Permanent, fault.ReasonServiceNotOffered, "Land %s no longer offers service %s", j.Meta.Land, j.Meta.Service)
+		return fail(fault.ReasonServiceNotOffered, "Land %s no longer offers service %s", j.Meta.Land, j.Meta.Service)
 	}
 	proc, ok := l.process(offer)
 	if !ok {
-		return nil, fault.New(fault.Permanent, fault.ReasonUnknownService, "the process library has no entry for service %s", j.Meta.Service)
+		return fail(fault.ReasonUnknownService, "the process library has no entry for service %s", j.Meta.Service)
 	}
 	m := proc.Mappings[j.Format]
 	if m == nil {
 		if std := proc.Missing[j.Format]; std != "" {
-			return nil, fault.New(fault.Permanent, fault.ReasonStandardMissing, "standard %s is not installed; `router standards import` it and redrive", std)
+			return fail(fault.ReasonStandardMissing, "standard %s is not installed; `router standards import` it and redrive", std)
 		}
-		return nil, fault.New(fault.Permanent, fault.ReasonNoFormat, "process %s has no mapping to %s", proc.ID, j.Format)
+		return fail(fault.ReasonNoFormat, "process %s has no mapping to %s", proc.ID, j.Format)
 	}
 	form, err := j.Envelope.Form()
 	if err != nil {
-		return nil, fault.New(fault.Permanent, fault.ReasonUndecodable, "the form is not JSON")
+		return fail(fault.ReasonUndecodable, "the form is not JSON")
 	}
-	xml, err := m.Apply(transform.Input{
+	return m, transform.Input{
 		Form: form, Envelope: j.Envelope,
 		Message: transform.MessageInput{ID: j.MessageID, CreatedAt: j.CreatedAt},
 		Submission: transform.SubmissionInput{ID: j.Meta.ID, CaseID: j.Meta.CaseID, Service: j.Meta.Service, Region: j.Meta.Region,
 			AcceptedAt: j.Meta.AcceptedAt, Test: j.Meta.Test},
 		Portal: transform.PortalInput{Key: j.Portal.Key, Name: j.Portal.Name}, Authority: j.Authority,
-	})
-	if err != nil {
-		return nil, err
-	}
-	if l.unchecked {
-		return xml, nil
-	}
+	}, nil
+}
+
+// check checks a message with all rules of its standard.
+func (l *Library) check(m *transform.Mapping, j dispatch.Job, xml []byte) (standard.Findings, error) {
 	traffic := standard.Productive
 	if j.Meta.Test {
 		traffic = standard.Test
 	}
-	findings, err := m.Standard.Check(xml, standard.About{
+	return m.Standard.Check(xml, standard.About{
 		Message: j.Format.Message, ID: j.MessageID, Traffic: traffic, At: j.CreatedAt,
 		RefuseMissingLists: l.Config.Router.Checks.CodeLists == config.CodeListsRefuse,
 	})
-	if err != nil {
-		return nil, err
-	}
-	if err := findings.Err(m.Standard.Key()); err != nil {
-		return nil, err
-	}
-	l.warn(j.Meta, findings)
-	return xml, nil
 }
 
 // warn counts each reason once a message.

@@ -32,3 +32,18 @@ func (s *Stage) Try(ctx context.Context, m submission.Meta, value []byte) Trial 
 	}
 	return Trial{Decision: d}
 }
+
+// Plan decides about a submission that is not accepted yet and returns what its
+// messages would be written from; none where it would be held for an operator.
+func (s *Stage) Plan(m submission.Meta, env *submission.Envelope) []Job {
+	w := &work{batch: &batch{Stage: s, cat: *s.catalogue.Load()}, meta: m}
+	d, _, _ := w.look()
+	if d == nil {
+		return nil
+	}
+	jobs := make([]Job, len(d.Deliveries))
+	for i, p := range d.Deliveries {
+		jobs[i] = w.job(d, p, env)
+	}
+	return jobs
+}

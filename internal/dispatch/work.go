@@ -208,32 +208,42 @@ func (w *work) message(ctx context.Context, d *submission.Decision, p submission
 	return w.payload.WithXML(ctx, w.meta, w.rec.Value, xml)
 }
 
-// xml opens, maps and validates. One form must not stop the others: a panic is a
-// mapping that failed. Its value may quote payload, so only its type and the
-// stack are logged.
-func (w *work) xml(ctx context.Context, d *submission.Decision, p submission.PlannedDelivery) (xml []byte, err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			w.logger.Error("a mapping failed inside", "submission", w.meta.ID, "land", w.meta.Land, "service", w.meta.Service,
-				"format", p.Format.String(), "panic", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
-			err = fault.New(fault.Permanent, fault.ReasonMappingFailed, "the mapping to %s failed inside; the log has the stack", p.Format)
-		}
-	}()
+// xml opens, maps and validates.
+func (w *work) xml(ctx context.Context, d *submission.Decision, p submission.PlannedDelivery) ([]byte, error) {
 	env, err := w.payload.Open(ctx, w.meta, w.rec.Value)
 	if err != nil {
 		return nil, err
 	}
-	portal, ok := w.cat.Portal(w.meta.Portal)
-	if !ok {
-		portal = submission.Authority{Name: w.meta.Portal}
-	}
 	began := time.Now()
-	if xml, err = w.cat.Message(Job{Meta: w.meta, Envelope: env, Authority: d.Authority, Portal: portal, Format: p.Format,
-		MessageID: p.ID, CreatedAt: w.now()}); err != nil {
+	xml, err := w.write(w.job(d, p, env))
+	if err != nil {
 		return nil, err
 	}
 	w.metrics.mapping.Observe(time.Since(began).Seconds())
 	return xml, nil
+}
+
+// job is what one delivery's message is written from.
+func (w *work) job(d *submission.Decision, p submission.PlannedDelivery, env *submission.Envelope) Job {
+	portal, ok := w.cat.Portal(w.meta.Portal)
+	if !ok {
+		portal = submission.Authority{Name: w.meta.Portal}
+	}
+	return Job{Meta: w.meta, Envelope: env, Authority: d.Authority, Portal: portal, Format: p.Format, MessageID: p.ID, CreatedAt: w.now()}
+}
+
+// write maps and validates. One form must not stop the others: a panic is a
+// mapping that failed. Its value may quote payload, so only its type and the
+// stack are logged.
+func (w *work) write(j Job) (xml []byte, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			w.logger.Error("a mapping failed inside", "submission", w.meta.ID, "land", w.meta.Land, "service", w.meta.Service,
+				"format", j.Format.String(), "panic", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
+			err = fault.New(fault.Permanent, fault.ReasonMappingFailed, "the mapping to %s failed inside; the log has the stack", j.Format)
+		}
+	}()
+	return w.cat.Message(j)
 }
 
 // held says to an operator what is missing, and what to do.

@@ -16,6 +16,7 @@ const (
 	ReasonServiceNotOffered Reason = "service-not-offered" // the Land does not offer this service
 	ReasonMalformedRegion   Reason = "malformed-region"    // not an ARS of 2, 3, 5, 9 or 12 digits
 	ReasonFormInvalid       Reason = "form-invalid"        // the form breaks the service's JSON Schema
+	ReasonMessageRefused    Reason = "message-refused"     // no message that its standard accepts can be written from the form
 	ReasonHashMismatch      Reason = "hash-mismatch"       // attachment bytes do not match the declared hash
 	ReasonKeyReused         Reason = "key-reused"          // other body under the same Idempotency-Key
 	ReasonKeyMissing        Reason = "key-missing"         // no Idempotency-Key
@@ -101,7 +102,7 @@ const (
 func Reasons() []Reason {
 	return []Reason{
 		ReasonMalformed, ReasonTooLarge, ReasonTooDeep, ReasonTooMany, ReasonUnauthenticated, ReasonForbidden,
-		ReasonUnknownService, ReasonLandNotServed, ReasonServiceNotOffered, ReasonMalformedRegion, ReasonFormInvalid,
+		ReasonUnknownService, ReasonLandNotServed, ReasonServiceNotOffered, ReasonMalformedRegion, ReasonFormInvalid, ReasonMessageRefused,
 		ReasonHashMismatch, ReasonKeyReused, ReasonKeyMissing, ReasonKeyMalformed, ReasonTokenMissing, ReasonTokenExpired,
 		ReasonServiceForbidden, ReasonLandForbidden, ReasonEnvelopeInvalid, ReasonPartMismatch, ReasonMediaType,
 		ReasonOverloaded, ReasonNotFound, ReasonMethodNotAllowed, ReasonTooSlow,

@@ -50,6 +50,19 @@ const SectionSubmission = "submission"
 // more than that and the message.
 const SectionAttachments = "attachments"
 
+// rehearsalTime bounds how long a submission is rehearsed; what takes longer is
+// accepted as if nothing had been found.
+const rehearsalTime = 2 * time.Second
+
+// Rehearsal finds out what dispatch will make of a submission that is not
+// accepted yet.
+type Rehearsal interface {
+	// Rehearse returns the rules that the submission's message would break by the
+	// form's fault, with pointers into the submission; none where it would go on
+	// its way, is nobody's yet, or would fail for another reason.
+	Rehearse(m submission.Meta, env *submission.Envelope) []Fault
+}
+
 // finishTime bounds what follows once everything of a submission has arrived
 // and is checked: claim, blobs' deletion, append.
 const finishTime = 30 * time.Second
@@ -131,10 +144,12 @@ type Deps struct {
 	Vault  Vault
 	Blobs  Blobs
 	Signer Signer
-	Limits config.Limits
-	Now    func() time.Time
-	Logger *slog.Logger
-	Reg    prometheus.Registerer
+	// Rehearsal is asked before a submission is accepted; nil: it is not.
+	Rehearsal Rehearsal
+	Limits    config.Limits
+	Now       func() time.Time
+	Logger    *slog.Logger
+	Reg       prometheus.Registerer
 }
 
 // Door accepts submissions. It is safe for concurrent use.
@@ -286,10 +301,53 @@ func (a *attempt) run(ctx context.Context) (Accepted, *Problem) {
 		a.drop(ctx)
 		return Accepted{}, ProblemOf(err)
 	}
+	if !known { // what was accepted once is not judged again
+		if p := a.rehearse(env); p != nil {
+			a.drop(ctx)
+			return Accepted{}, p
+		}
+	}
 	failpoint.Hit("intake.blobs-stored")
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTime)
 	defer cancel()
 	return a.finish(ctx, key, prefix, env, first, known)
+}
+
+// rehearse refuses what would become a dead letter by the form's own fault. A
+// rehearsal that fails inside or takes too long refuses nothing.
+func (a *attempt) rehearse(env *submission.Envelope) *Problem {
+	r := a.door.d.Rehearsal
+	if r == nil {
+		return nil
+	}
+	own := *env
+	found := make(chan []Fault, 1)
+	go func() {
+		defer func() {
+			if v := recover(); v != nil {
+				// Its text may quote the form.
+				a.door.d.Logger.Error("a rehearsal failed inside", "submission", a.meta.ID.String(), "panic", fmt.Sprintf("%T", v))
+				found <- nil
+			}
+		}()
+		found <- r.Rehearse(a.meta, &own)
+	}()
+	late := time.NewTimer(rehearsalTime)
+	defer late.Stop()
+	var faults []Fault
+	select {
+	case faults = <-found:
+	case <-late.C:
+		a.door.d.Logger.Warn("a rehearsal took too long; the submission is accepted without it", "submission", a.meta.ID.String(), "land", string(a.meta.Land), "service", string(a.meta.Service))
+	}
+	if len(faults) == 0 {
+		return nil
+	}
+	p := NewProblem(fault.ReasonMessageRefused)
+	for _, f := range faults {
+		p.add(f.Pointer, f.Text)
+	}
+	return p.tidy()
 }
 
 // claimed returns the first claim of the submission's id, as far as it is known

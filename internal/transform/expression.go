@@ -434,6 +434,9 @@ func (r *rewriter) rewrite(n ast.Node) (ast.Node, shape) {
 			return x, shape{}
 		}
 		r.used = append(r.used, s.shape.paths...)
+		if s.def != nil && s.shape.paths == nil {
+			r.used = append(r.used, s.def.used...)
+		}
 		return &ast.IdentifierNode{Value: s.key}, s.shape
 	case *ast.PointerNode:
 		switch {

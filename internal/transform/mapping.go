@@ -2,10 +2,12 @@ package transform
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 
 	"weiche/internal/config"
+	"weiche/internal/fault"
 	"weiche/internal/transform/standard"
 )
 
@@ -26,6 +28,15 @@ func (m *Mapping) Message() string { return m.message }
 
 // Proof is what was proven of the mapping when it was loaded, and what was not.
 func (m *Mapping) Proof() Proof { return m.proof }
+
+// Settled says that no message of a form its schema accepts can break a rule.
+func (m *Mapping) Settled() bool { return m.proof.Settled() }
+
+// Rule says which rule of the mapping a fault of Apply is about, without the
+// file's directory.
+func (m *Mapping) Rule(f *fault.Error) string {
+	return strings.TrimPrefix(f.Detail, strings.TrimSuffix(m.File, filepath.Base(m.File)))
+}
 
 // CompileMapping reads a mapping file and proves it against the form's schema
 // and the standard's XSD. Every fault is reported with its line, not the first;

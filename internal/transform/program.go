@@ -484,11 +484,13 @@ type run struct {
 	out   sink
 	loops []loop
 	open  []openElement
+	trace *tracer // nil but for Trace
 }
 
 type loop struct {
 	list []any
 	at   int
+	of   *expression
 }
 
 type openElement struct {
@@ -526,6 +528,7 @@ func (m *Mapping) ApplyTree(in Input) (*etree.Document, error) {
 func (m *Mapping) run(in Input, out sink) (err error) {
 	r, _ := runs.Get().(*run)
 	*r = run{m: m, env: m.environment(in), out: out, loops: r.loops[:0], open: r.open[:0]}
+	r.trace, _ = out.(*tracer)
 	r.vm.MemoryBudget = memoryBudget
 	at := -1
 	defer func() {
@@ -568,6 +571,9 @@ func (r *run) execute(at *int) error {
 	for pc := 0; pc < len(ops); {
 		o := &ops[pc]
 		*at = pc
+		if r.trace != nil {
+			r.trace.look(r, o)
+		}
 		if steps++; steps > maxSteps {
 			return r.m.failed(pc, valueError("the message takes more steps than allowed"))
 		}
@@ -669,7 +675,7 @@ func (r *run) execute(at *int) error {
 				pc = o.target
 				continue
 			}
-			r.loops = append(r.loops, loop{list: list})
+			r.loops = append(r.loops, loop{list: list, of: o.expr})
 			r.env[o.name], r.env[o.index] = list[0], 0
 		case opNext:
 			l := &r.loops[len(r.loops)-1]

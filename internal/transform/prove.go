@@ -12,6 +12,8 @@ type Proof struct {
 	Proven int `json:"proven"`
 	// Open are the rules that each message is checked for.
 	Open []Open `json:"open,omitempty"`
+
+	values bool // values were proven too, against the facets of their types
 }
 
 // Open is a rule that is not proven, and why.
@@ -20,6 +22,9 @@ type Open struct {
 	Rule   string `json:"rule"`
 	Reason string `json:"reason"`
 }
+
+// Settled says that nothing is left to the check of each message.
+func (p Proof) Settled() bool { return p.values && len(p.Open) == 0 }
 
 const (
 	maxCases      = 3000  // assumptions held side by side in one element

@@ -98,6 +98,8 @@ type Options struct {
 	Dir    string // shared by replicas; empty: the test's own
 	Limits *config.Limits
 	Config *config.Config
+	// Rehearsal is the door's.
+	Rehearsal intake.Rehearsal
 }
 
 // Start starts a replica on a broker.
@@ -155,7 +157,8 @@ func Start(t testing.TB, br *Broker, o Options) *Replica {
 	must(err)
 	r.Door = intake.NewDoor(intake.Deps{
 		Log: r.Bus, Claims: r.Claims, Keys: r.Keeper, Vault: r.Vault, Blobs: r.Blobs, Signer: r.Signer,
-		Limits: *o.Limits, Logger: r.Logger, Reg: r.Registry,
+		Rehearsal: o.Rehearsal,
+		Limits:    *o.Limits, Logger: r.Logger, Reg: r.Registry,
 	}, Book(r.Config))
 	return r
 }

@@ -220,3 +220,27 @@ func TestBrokerGone(t *testing.T) {
 		t.Error("the log shows payload")
 	}
 }
+
+type refusing struct{}
+
+func (refusing) Rehearse(submission.Meta, *submission.Envelope) []intake.Fault {
+	return []intake.Fault{{Pointer: "/data/name", Text: intake.Text{EN: "Rule code-unknown."}}}
+}
+
+// A record whose message would die is refused as any other: a dead letter of
+// intake's with the reason, and an event.
+func TestWhatWouldDieIsRefused(t *testing.T) {
+	r := intaketest.Start(t, intaketest.StartBroker(t, slog.New(slog.DiscardHandler)), intaketest.Options{Rehearsal: refusing{}})
+	d := newDoor(t, r)
+	rec := &bus.Record{Topic: kafkadoor.Topic(intaketest.PortalBW), Value: intaketest.Sound().JSON(), Headers: map[string]string{submission.HeaderID: "k"}}
+	if err := d.Handle(t.Context(), intaketest.PortalBW, rec); err != nil {
+		t.Fatal(err)
+	}
+	letters := r.Records(t, kafkadoor.TopicDeadLetters)
+	if len(letters) != 1 || letters[0].Headers[kafkadoor.HeaderReason] != "message-refused" || len(r.Records(t, kafkadoor.TopicEvents)) != 1 {
+		t.Errorf("%d dead letters", len(letters))
+	}
+	if n := len(r.Records(t, intake.TopicSubmissions)); n != 0 {
+		t.Errorf("%d submissions", n)
+	}
+}

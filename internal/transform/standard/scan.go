@@ -55,7 +55,7 @@ func (s *scanner) next() error {
 				return errNotFollowed
 			}
 			s.pos = at + end + 1
-			s.tag = tag{kind: tagEnd, name: trimRight(s.raw[at+2:at+end]), from: at, to: s.pos}
+			s.tag = tag{kind: tagEnd, name: trimRight(s.raw[at+2 : at+end]), from: at, to: s.pos}
 			return nil
 		case '?':
 			if !s.past(at, "?>") {

@@ -1,0 +1,96 @@
+package app
+
+import (
+	"encoding/json"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"weiche/internal/catalog"
+	"weiche/internal/config"
+	"weiche/internal/dispatch"
+	"weiche/internal/intake"
+	"weiche/internal/submission"
+	"weiche/internal/transform/standard"
+)
+
+// What the proof of a mapping leaves open a rehearsal finds, and says at which
+// field: a form that names a file nobody sent, a code that its list does not
+// have.
+func TestRehearsalNamesRuleAndField(t *testing.T) {
+	const from = "../../../shared/"
+	if _, err := os.Stat(from); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip("the official standards are not at hand")
+	}
+	installed := t.TempDir()
+	if _, err := standard.Import(t.Context(), from+"standards/xbau/2.6", installed, []string{from + "codelists/xbau-2.6"}); err != nil {
+		t.Fatal(err)
+	}
+	std, _ := standard.Open("../../config/standards", installed)
+	cat, problems := catalog.Load("../../config/services", std)
+	if problems.Failed() {
+		t.Fatal(problems)
+	}
+	const service, land = submission.Service("99012008001000"), submission.Land("08")
+	lib := &Library{Catalog: cat, Standards: std, Config: &config.Config{Lands: map[submission.Land]*config.Land{
+		land: {Key: land, Services: []config.Offer{{Service: service}}},
+	}}}
+	p, _ := cat.Service(service)
+	job := func(change func(*submission.Envelope, map[string]any)) dispatch.Job {
+		in, violations, err := p.ExampleInput(p.Examples[len(p.Examples)-1])
+		if err != nil || len(violations) > 0 {
+			t.Fatal(err, violations)
+		}
+		env := *in.Envelope
+		form, _ := in.Form.(map[string]any)
+		if change != nil {
+			change(&env, form)
+		}
+		if env.Data, err = json.Marshal(form); err != nil {
+			t.Fatal(err)
+		}
+		if faults := p.ValidateForm(form); len(faults) > 0 {
+			t.Fatal(faults)
+		}
+		return dispatch.Job{
+			Meta:     submission.Meta{ID: uuid.New(), CaseID: uuid.New(), Service: service, Region: in.Submission.Region, Land: land, AcceptedAt: time.Now()},
+			Envelope: &env, Authority: in.Authority, Portal: submission.Authority{Key: in.Portal.Key, Name: in.Portal.Name},
+			Format: p.Formats[0], MessageID: uuid.New(), CreatedAt: time.Now(),
+		}
+	}
+	if faults := lib.rehearse(job(nil)); len(faults) != 0 {
+		t.Errorf("a sound form: %v", faults)
+	}
+	for _, c := range []struct {
+		name, pointer, rule string
+		change              func(*submission.Envelope, map[string]any)
+	}{
+		{"a file nobody sent", "/data/anlagen/0/attachmentId", "mapping-failed", func(e *submission.Envelope, _ map[string]any) { e.Attachments = e.Attachments[1:] }},
+		{"a code its list does not have", "/data/beteiligte/1/person/anschrift/staat", "code-unknown (X011)", func(_ *submission.Envelope, form map[string]any) {
+			person := form["beteiligte"].([]any)[1].(map[string]any)["person"].(map[string]any)
+			person["anschrift"].(map[string]any)["staat"] = "001"
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			faults := lib.rehearse(job(c.change))
+			if len(faults) == 0 {
+				t.Fatal("accepted")
+			}
+			for _, f := range faults {
+				if !strings.Contains(f.Text.EN, c.rule) || f.Text.DE == "" || strings.Contains(f.Text.EN, "/tmp") {
+					t.Errorf("%s: %+v", f.Pointer, f.Text)
+				}
+			}
+			if !slices.ContainsFunc(faults, func(f intake.Fault) bool { return f.Pointer == c.pointer }) {
+				t.Errorf("got %+v, want %s", faults, c.pointer)
+			}
+		})
+	}
+}
