@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"weiche/internal/fault"
 )
 
 // shared returns a path beside the repository; CI must have it.
@@ -194,9 +197,16 @@ func TestHostilePackagesAreRefusedWhole(t *testing.T) {
 		"twice":          {[]entry{{"a.xsd", good, 0o644}, {"a.xsd", good, 0o644}}, "twice"},
 		"doctype":        {[]entry{{"a.xsd", `<!DOCTYPE x [<!ENTITY a "b">]>` + good, 0o644}}, "DOCTYPE"},
 		"bomb":           {[]entry{{"a.xsd", good, 0o644}, {"b.xml", "<a>" + strings.Repeat(" ", 70<<20) + "</a>", 0o644}}, "larger than allowed"},
-		"no schema":      {[]entry{{"a.xml", "<a/>", 0o644}}, "no XML schema"},
-		"not a schema":   {[]entry{{"a.xsd", "<a/>", 0o644}}, "no XML schema"},
-		"deep":           {[]entry{{"a.xsd", strings.Repeat("<a>", 100_000), 0o644}}, "deeper"},
+		"twice by case":  {[]entry{{"a.xsd", good, 0o644}, {"A.XSD", good, 0o644}}, "twice"},
+		"a list without codes": {[]entry{{"a.xsd", good, 0o644}, {"l.xml", strings.Replace(tinyList, "<Row>", "<Row><!--", 1)[:strings.Index(tinyList, "<Row>")] + "</SimpleCodeList></gc:CodeList>", 0o644}},
+			"has no code"},
+		"a list without a key":    {[]entry{{"a.xsd", good, 0o644}, {"l.xml", strings.Replace(tinyList, `<Key Id="k"><ColumnRef Ref="b"/></Key>`, "", 1), 0o644}}, "no key column"},
+		"two lists of one name":   {[]entry{{"a.xsd", good, 0o644}, {"l.xml", tinyList, 0o644}, {"m.xml", strings.Replace(tinyList, "x</", "w</", 1), 0o644}}, "twice and differs"},
+		"a list's name is a path": {[]entry{{"l.xml", strings.Replace(tinyList, "urn:test:list", "urn:test:..", 1), 0o644}}, "folder's name"},
+		"a list with a DOCTYPE":   {[]entry{{"l.xml", "<!DOCTYPE a>" + tinyList, 0o644}}, "DOCTYPE"},
+		"no schema":               {[]entry{{"a.xml", "<a/>", 0o644}}, "no XML schema"},
+		"not a schema":            {[]entry{{"a.xsd", "<a/>", 0o644}}, "no XML schema"},
+		"deep":                    {[]entry{{"a.xsd", strings.Repeat("<a>", 100_000), 0o644}}, "deeper"},
 		"does not compile": {[]entry{{"a.xsd", fmt.Sprintf(tinySchema, `<xs:element name="x" type="missing"/>`), 0o644}},
 			"does not compile"},
 		"leaves the folder": {[]entry{{"a.xsd", fmt.Sprintf(tinySchema, `<xs:import namespace="urn:other" schemaLocation="https://example.org/other.xsd"/>`), 0o644}},
@@ -255,6 +265,131 @@ func TestHostilePackagesAreRefusedWhole(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+// A package of many files is refused by their number, before they are read.
+func TestTooManyFilesAreRefused(t *testing.T) {
+	var buf bytes.Buffer
+	z := zip.NewWriter(&buf)
+	for i := range maxPackageFiles + 1 {
+		if _, err := z.Create(fmt.Sprintf("%d.txt", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "p.zip")
+	if err := os.WriteFile(file, buf.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Import(t.Context(), file, t.TempDir(), nil); err == nil || !strings.Contains(err.Error(), "more than") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// What a crash left is no standard, disturbs nothing, and goes in time.
+func TestCrashLeavesNothingHalf(t *testing.T) {
+	into := t.TempDir()
+	old, fresh := filepath.Join(into, ".import-1"), filepath.Join(into, ".import-2")
+	for _, dir := range []string{old, fresh, filepath.Join(into, ".remove-3")} {
+		half := filepath.Join(dir, "tiny", "1.0")
+		if err := os.MkdirAll(half, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(half, "a.xsd"), []byte("<"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := time.Now().Add(-25 * time.Hour)
+	if err := os.Chtimes(old, before, before); err != nil {
+		t.Fatal(err)
+	}
+	if s, problems := Open(into); len(problems) > 0 || len(s.List()) > 0 {
+		t.Errorf("found %v, %v", s.List(), problems)
+	}
+	src := t.TempDir()
+	if err := os.WriteFile(filepath.Join(src, "a.xsd"), []byte(fmt.Sprintf(tinySchema, "")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Import(t.Context(), src, into, nil); err != nil {
+		t.Fatal(err)
+	}
+	if s, problems := Open(into); len(problems) > 0 || len(s.List()) != 1 {
+		t.Errorf("found %v, %v", s.List(), problems)
+	}
+	if _, err := os.Stat(old); err == nil {
+		t.Error("what a crash left a day ago is still there")
+	}
+	if _, err := os.Stat(fresh); err != nil {
+		t.Error("an import under way was swept")
+	}
+}
+
+// An installed file that was changed is not used.
+func TestChangedFilesAreNotUsed(t *testing.T) {
+	std := imported(t, "ruled/1", map[string]string{"m.xsd": ruledSchema, "l.xml": tinyList})
+	list := filepath.Join(std.Dir, std.CodeLists[0].File)
+	raw, err := os.ReadFile(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(list, bytes.Replace(raw, []byte("y  z"), []byte("hidden"), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	installed, _ := Open(filepath.Dir(filepath.Dir(std.Dir)))
+	again := get(t, installed, "ruled/1")
+	if l, _ := again.lists.get([]byte("urn:test:list"), []byte("3")); l == nil {
+		t.Error("the list is not found")
+	} else if _, err := l.load(""); err == nil || !strings.Contains(err.Error(), "SHA-256") {
+		t.Errorf("the list: %v", err)
+	}
+	if _, err := again.Inspect([]byte(ruledMessage), About{}); fault.Of(err).Reason != fault.ReasonStandardMissing {
+		t.Errorf("the check: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(std.Dir, "m.xsd"), []byte(ruledSchema+"<!-- -->"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Compile(); err == nil || !strings.Contains(err.Error(), "SHA-256") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestListsComeAloneToo(t *testing.T) {
+	src, into := t.TempDir(), t.TempDir()
+	latin := strings.Replace(tinyList, "<gc:CodeList", `<?xml version="1.0" encoding="ISO-8859-1"?>`+"\n<gc:CodeList", 1)
+	latin = strings.Replace(latin, "y  z", "M\xfcll", 1)
+	file := filepath.Join(src, "l.xml")
+	if err := os.WriteFile(file, []byte(latin), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	done, err := Import(t.Context(), file, into, nil, Valid("2026-02-01", ""))
+	if err != nil || len(done) != 1 || done[0].Name != "list" || done[0].Version != "3" {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	if _, err := Import(t.Context(), src, into, nil); err != nil {
+		t.Errorf("the same again, as a folder: %v", err)
+	}
+	s, problems := Open(into)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	std := get(t, s, "list/3")
+	if std.ValidFrom != "2026-01-01" || len(std.CodeLists) != 1 {
+		t.Errorf("%+v", std.Manifest)
+	}
+	l, known := std.lists.get([]byte("urn:test:list"), []byte("3"))
+	if l == nil || !known {
+		t.Fatal("not found")
+	}
+	for column, want := range map[string]string{"": "Müll", "b": "Müll", "a": "x", "nowhere": "Müll"} {
+		if v, err := l.load(column); err != nil || len(v) != 1 || !func() bool { _, ok := v[want]; return ok }() {
+			t.Errorf("column %q: %v, %v", column, v, err)
+		}
+	}
+	if err := Remove(into, "list", "3"); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestLicenceIsNamed(t *testing.T) {
