@@ -45,6 +45,11 @@ soak: deps build ## The long forms of the tests
 .PHONY: bench
 bench: deps ## The bus and the pipeline on Apache Kafka, against others; docs/benchmarks.md
 	$(GO) run ./test/bench $(ARGS)
+	$(GO) run ./test/bench -isolation -rounds 3
+
+.PHONY: bench-isolation
+bench-isolation: deps ## What a faulty destination costs the others
+	$(GO) run ./test/bench -isolation $(ARGS)
 
 .PHONY: bench-growth
 bench-growth: deps ## How cost grows with records, partitions, destinations and sizes; an hour or more

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/IBM/sarama"
 )
 
 func TestMain(m *testing.M) {
@@ -77,6 +79,30 @@ func TestHarness(t *testing.T) {
 			if v, ok := row[f].(float64); !ok || v < 0 {
 				t.Errorf("%s: %s is %v", names[i], f, row[f])
 			}
+		}
+	}
+}
+
+// Only what goes to the faulty destination is left out of what is timed.
+func TestIsolationLeavesOutTheFaultyOnly(t *testing.T) {
+	repo := needShared(t)
+	for _, c := range []struct{ destinations, least, most int }{{8, 500, 524}, {500, 4, 16}} {
+		p := plan{rules: 20_000}
+		for range c.destinations {
+			p.destinations = append(p.destinations, httpDestination("http://127.0.0.1:1/", "secret"))
+		}
+		s, err := newStrained(t.TempDir(), repo, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		faulty := 0
+		for _, r := range s.regions {
+			if s.atFault(&sarama.ProducerMessage{Headers: []sarama.RecordHeader{{Key: []byte(regionHeader), Value: []byte(r)}}}) {
+				faulty++
+			}
+		}
+		if faulty < c.least || faulty > c.most {
+			t.Errorf("of %d destinations: %d of %d submissions go to the faulty one, want %d to %d", c.destinations, faulty, len(s.regions), c.least, c.most)
 		}
 	}
 }

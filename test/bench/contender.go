@@ -37,6 +37,8 @@ type setup struct {
 	// a function that waits for its end.
 	work  func(ctx context.Context, c *child) (wait func() error)
 	probe probe
+	// ends, where set, is called once the contender has ended.
+	ends func()
 }
 
 func contenders() []contender {
@@ -227,17 +229,26 @@ func (l *lab) httpConfig(name, url string) (string, error) {
 	if err == nil {
 		return dir, nil
 	}
-	secret := filepath.Join(l.dir, "receiver.secret")
-	if err := os.WriteFile(secret, []byte("whsec_"+strings.Repeat("YmVu", 10)+"\n"), 0o600); err != nil {
+	secret, err := l.secret()
+	if err != nil {
 		return "", err
 	}
 	p := plan{rules: l.plan.rules}
 	for range l.plan.destinations {
-		p.destinations = append(p.destinations, destination{"http",
-			fmt.Sprintf("{url: %q, secret_file: %q, allow_networks: [loopback], idle_connections: 64}", url, secret)})
+		p.destinations = append(p.destinations, httpDestination(url, secret))
 	}
 	_, err = newLandscape(dir, l.repo, p)
 	return dir, err
+}
+
+// secret is a file with what requests are signed with.
+func (l *lab) secret() (string, error) {
+	file := filepath.Join(l.dir, "receiver.secret")
+	return file, os.WriteFile(file, []byte("whsec_"+strings.Repeat("YmVu", 10)+"\n"), 0o600)
+}
+
+func httpDestination(url, secret string) destination {
+	return destination{"http", fmt.Sprintf("{url: %q, secret_file: %q, allow_networks: [loopback], idle_connections: 64}", url, secret)}
 }
 
 // accounted asks a router how many deliveries its account has in a state.
@@ -285,6 +296,9 @@ func (l *lab) with(ctx context.Context, k contender, records int, fn func(contex
 	u, err := k.prepare(ctx, l, records)
 	if err != nil {
 		return fmt.Errorf("%s: %w", k.name, err)
+	}
+	if u.ends != nil {
+		defer u.ends()
 	}
 	c, err := startChild(l.dir, u.job, u.watch.beginWithin())
 	if err != nil {

@@ -15,7 +15,8 @@ import (
 // municipalities as rules, and a few destinations.
 type landscape struct {
 	dir     string
-	regions []string // of submissions, every Land in turn
+	regions []string            // of submissions, every Land in turn
+	towns   map[string][]string // of each Land, in the order of its rules
 }
 
 // plan says what a landscape has.
@@ -52,6 +53,7 @@ func newLandscape(dir, repo string, p plan) (*landscape, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.towns = towns
 	services, err := otherServices(filepath.Join(repo, "..", "shared", "registers", "leika_2019.csv"), 40)
 	if err != nil {
 		return nil, err

@@ -17,6 +17,7 @@ type probe struct {
 	record   func(n int) (id string, m *sarama.ProducerMessage) // nil message: no more
 	topics   []string                                           // arrivals carry the id in idHeader
 	receiver *receiver
+	counts   func(m *sarama.ProducerMessage) bool                 // nil: all do
 	call     func(ctx context.Context, to addresses, n int) error // returns when the answer is there
 }
 
@@ -103,7 +104,9 @@ func (l *lab) sending(ctx context.Context, p probe, c *child, t *times) (send fu
 		if m == nil {
 			return fmt.Errorf("only %d submissions are at hand", n)
 		}
-		t.sent(id, due, counts)
+		if p.counts == nil || p.counts(m) {
+			t.sent(id, due, counts)
+		}
 		s.send(m)
 		return nil
 	}, func() error { return errors.Join(s.close(), stop()) }, nil

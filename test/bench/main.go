@@ -40,6 +40,7 @@ func main() {
 	}
 	o := options{log: os.Stdout}
 	growth := flag.Bool("growth", false, "measure how cost grows instead")
+	isolation := flag.Bool("isolation", false, "measure what a faulty destination costs the others instead")
 	flag.StringVar(&o.repo, "repo", ".", "the repository's root")
 	flag.IntVar(&o.rounds, "rounds", 5, "measured rounds; one more goes before them and is thrown away")
 	flag.IntVar(&o.records, "records", 100_000, "records for those who only copy")
@@ -61,9 +62,12 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var err error
-	if *growth {
+	switch {
+	case *growth:
 		err = measureGrowth(ctx, o)
-	} else {
+	case *isolation:
+		err = measureIsolation(ctx, o)
+	default:
 		_, err = measureAll(ctx, o)
 	}
 	if err != nil {
