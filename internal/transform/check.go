@@ -6,29 +6,35 @@ import (
 	"strings"
 
 	"weiche/internal/config"
+	"weiche/internal/transform/xsd"
 )
 
 // prover proves a mapping's template against the standard's schema.
 type prover struct {
 	file     string
-	model    *xsdModel
+	model    *xsd.Schema
 	problems config.Problems
 	proof    Proof
-	machines map[*typeDef]*machine
+	machines map[*xsd.Type]*machine
 }
 
 // checkTemplate proves every element and attribute of the mapping: known at its
 // place, in the right namespace, in the schema's order, no more often than
 // allowed, nothing missing that every message has.
 // Only where nothing is wrong in itself is it asked what forms can make of it.
-func checkTemplate(file string, root *node, model *xsdModel) (Proof, config.Problems) {
+func checkTemplate(file string, root *node, model *xsd.Schema) (Proof, config.Problems) {
 	c := &prover{file: file, model: model}
 	if root.kind != nodeElement {
 		return c.proof, nil
 	}
-	decl := model.element(root.name)
+	decl := model.Element(xsd.Name{Space: root.name.space, Local: root.name.local})
 	if decl == nil {
-		known := model.globalElements(root.name.space)
+		var known []string
+		for _, e := range model.Elements() {
+			if e.Name.Space == root.name.space && !e.Abstract {
+				known = append(known, e.Name.Local)
+			}
+		}
 		c.problem(root.line, "the standard has no message %s%s", root.name, hint(root.name.local, known))
 		return c.proof, c.problems
 	}
@@ -42,7 +48,7 @@ func checkTemplate(file string, root *node, model *xsdModel) (Proof, config.Prob
 
 // typeFor is the type an element has where the mapping stands: its declaration's,
 // or that of a constant xsi:type.
-func (c *prover) typeFor(n *node, decl *elementDecl) *typeDef {
+func (c *prover) typeFor(n *node, decl *xsd.Element) *xsd.Type {
 	for _, a := range n.attrs {
 		if v, constant := a.value.constant(); constant && !a.decl && a.name == (qname{xsiNamespace, "type"}) {
 			if t := c.xsiType(n, v); t != nil {
@@ -50,46 +56,42 @@ func (c *prover) typeFor(n *node, decl *elementDecl) *typeDef {
 			}
 		}
 	}
-	return decl.typ()
+	return decl.Type
 }
 
 func (c *prover) problem(line int, text string, args ...any) {
 	c.problems = append(c.problems, config.Problem{File: c.file, Line: line, Text: fmt.Sprintf(text, args...)})
 }
 
-func (c *prover) element(n *node, decl *elementDecl) {
-	t := decl.typ()
+func (c *prover) element(n *node, decl *xsd.Element) {
 	for i := range n.attrs {
 		a := &n.attrs[i]
 		if a.decl || a.name.space != xsiNamespace {
 			continue
 		}
-		if v, constant := a.value.constant(); constant && a.name.local == "type" {
-			if other := c.xsiType(n, v); other != nil {
-				t = other
-			} else {
-				c.problem(a.line, "the standard has no type %q", v)
-			}
+		if v, constant := a.value.constant(); constant && a.name.local == "type" && c.xsiType(n, v) == nil {
+			c.problem(a.line, "the standard has no type %q", v)
 		}
 	}
+	t := c.typeFor(n, decl)
 	c.attributes(n, t)
-	if t.open {
+	if isAny(t) {
 		return
 	}
-	if t.simple {
+	if t.Kind.HasText() {
 		for _, k := range flatten(n.children, nil) {
 			c.problem(k.n.line, "<%s> holds text, no elements; <%s> cannot stand in it", n.tag, k.n.tag)
 		}
 		return
 	}
-	if n.value != nil && !t.mixed {
+	if n.value != nil && t.Kind != xsd.MixedContent {
 		c.problem(n.line, "<%s> holds elements, no text%s", n.tag, insideHint(t))
 	}
 	c.content(n, t)
 }
 
 // xsiType resolves a constant xsi:type by the root's declarations.
-func (c *prover) xsiType(n *node, v string) *typeDef {
+func (c *prover) xsiType(n *node, v string) *xsd.Type {
 	prefix, local, ok := strings.Cut(v, ":")
 	if !ok {
 		prefix, local = "", v
@@ -104,21 +106,18 @@ func (c *prover) xsiType(n *node, v string) *typeDef {
 			space, _ = a.value.constant()
 		}
 	}
-	if def, ok := c.model.types[qname{space, local}]; ok {
-		return c.model.typeOf(def.el, def.doc)
-	}
-	return nil
+	return c.model.Type(xsd.Name{Space: space, Local: local})
 }
 
-func insideHint(t *typeDef) string {
-	if a := t.automaton(); len(a.decls) > 0 {
-		return fmt.Sprintf("; inside it stands <%s>", a.decls[0].name.local)
+func insideHint(t *xsd.Type) string {
+	if a := contentOf(t); len(a.decls) > 0 {
+		return fmt.Sprintf("; inside it stands <%s>", a.decls[0].Name.Local)
 	}
 	return ""
 }
 
-func (c *prover) attributes(n *node, t *typeDef) {
-	if t.open {
+func (c *prover) attributes(n *node, t *xsd.Type) {
+	if isAny(t) {
 		return
 	}
 	have := map[qname]bool{}
@@ -127,27 +126,27 @@ func (c *prover) attributes(n *node, t *typeDef) {
 			continue
 		}
 		have[a.name] = true
-		decl, ok := t.attrs[a.name]
-		if !ok {
-			if t.anyAttr {
+		decl := t.Attribute(xsd.Name{Space: a.name.space, Local: a.name.local})
+		if decl == nil {
+			if t.AnyAttribute != nil {
 				continue
 			}
-			known := make([]string, 0, len(t.attrs))
-			for q := range t.attrs {
-				known = append(known, q.local)
+			known := make([]string, 0, len(t.Attributes))
+			for _, u := range t.Attributes {
+				known = append(known, u.Name.Local)
 			}
 			slices.Sort(known)
 			c.problem(a.line, "<%s> has no attribute %q in the standard%s", n.tag, a.tag, hint(a.name.local, known))
 			continue
 		}
-		if v, constant := a.value.constant(); constant && decl.hasFixed && v != decl.fixed {
-			c.problem(a.line, "the attribute %q of <%s> is fixed to %q by the standard", a.tag, n.tag, decl.fixed)
+		if v, constant := a.value.constant(); constant && decl.Fixed != nil && v != *decl.Fixed {
+			c.problem(a.line, "the attribute %q of <%s> is fixed to %q by the standard", a.tag, n.tag, *decl.Fixed)
 		}
 	}
 	var missing []string
-	for q, decl := range t.attrs {
-		if decl.required && !have[q] {
-			missing = append(missing, q.local)
+	for _, u := range t.Attributes {
+		if u.Required && !have[qname{u.Name.Space, u.Name.Local}] {
+			missing = append(missing, u.Name.Local)
 		}
 	}
 	slices.Sort(missing)
@@ -224,8 +223,8 @@ func exclusive(a, b sibling) bool {
 	return false
 }
 
-func (c *prover) content(n *node, t *typeDef) {
-	model := t.automaton()
+func (c *prover) content(n *node, t *xsd.Type) {
+	model := contentOf(t)
 	kids := flatten(n.children, nil)
 	at := make([][]int, len(kids)) // positions in the automaton
 	present := map[qname]bool{}
@@ -236,7 +235,7 @@ func (c *prover) content(n *node, t *typeDef) {
 		}
 		present[name] = true
 		for p, d := range model.decls {
-			if d.name == name {
+			if nameOf(d) == name {
 				at[i] = append(at[i], p)
 			}
 		}
@@ -246,7 +245,7 @@ func (c *prover) content(n *node, t *typeDef) {
 				c.element(k.n, model.decls[at[i][0]])
 			}
 		case model.any:
-			if g := c.model.element(name); g != nil && !k.generic {
+			if g := c.model.Element(xsd.Name{Space: name.space, Local: name.local}); g != nil && !k.generic {
 				c.element(k.n, g)
 			}
 		case k.generic:
@@ -310,18 +309,18 @@ func (c *prover) reachable(model *content, from, to []int) bool {
 
 func (c *prover) unknown(parent, n *node, model *content) {
 	for _, d := range model.decls {
-		if d.name.local == n.name.local {
-			if d.name.space == "" {
+		if d.Name.Local == n.name.local {
+			if d.Name.Space == "" {
 				c.problem(n.line, "<%s> is unqualified in the standard: write it without a prefix, <%s>", n.tag, n.name.local)
 			} else {
-				c.problem(n.line, "<%s> belongs to the namespace %s in <%s>; give it that namespace's prefix", n.tag, d.name.space, parent.tag)
+				c.problem(n.line, "<%s> belongs to the namespace %s in <%s>; give it that namespace's prefix", n.tag, d.Name.Space, parent.tag)
 			}
 			return
 		}
 	}
 	known := make([]string, 0, len(model.decls))
 	for _, d := range model.decls {
-		known = append(known, d.name.local)
+		known = append(known, d.Name.Local)
 	}
 	c.problem(n.line, "the standard has no <%s> in <%s>%s", n.tag, parent.tag, hint(n.name.local, known))
 }

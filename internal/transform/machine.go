@@ -3,6 +3,8 @@ package transform
 import (
 	"fmt"
 	"slices"
+
+	"weiche/internal/transform/xsd"
 )
 
 // maxCopies bounds how often a particle is copied for its occurrence; what may
@@ -25,7 +27,7 @@ type machine struct {
 }
 
 // spot is one occurrence of an element in the model; decl nil is a wildcard.
-type spot struct{ decl *elementDecl }
+type spot struct{ decl *xsd.Element }
 
 type state struct {
 	spots []int // what was read last: any of these; nil at the start
@@ -33,7 +35,7 @@ type state struct {
 	next  map[qname]int
 }
 
-func newMachine(p *particle) *machine {
+func newMachine(p *xsd.Particle) *machine {
 	m := &machine{last: map[int]bool{}, index: map[string]int{}}
 	var f fragment
 	if p == nil {
@@ -74,12 +76,12 @@ func (m *machine) then(a, b fragment) fragment {
 }
 
 // particle builds one particle as often as it may stand.
-func (m *machine) particle(p *particle) fragment {
-	if p.max == 0 {
+func (m *machine) particle(p *xsd.Particle) fragment {
+	if p.Max == 0 {
 		return fragment{empty: true}
 	}
 	out := fragment{empty: true}
-	lo, hi := p.min, p.max
+	lo, hi := p.Min, p.Max
 	if lo > maxCopies {
 		lo, m.blurred = maxCopies, true
 	}
@@ -105,24 +107,35 @@ func (m *machine) particle(p *particle) fragment {
 	return m.then(out, optional)
 }
 
-func (m *machine) once(p *particle) fragment {
-	switch p.kind {
-	case particleElement, particleAny:
-		m.at, m.follow = append(m.at, spot{p.decl}), append(m.follow, nil)
-		i := []int{len(m.at) - 1}
+func (m *machine) add(e *xsd.Element) int {
+	m.at, m.follow = append(m.at, spot{e}), append(m.follow, nil)
+	return len(m.at) - 1
+}
+
+func (m *machine) once(p *xsd.Particle) fragment {
+	switch p.Kind {
+	case xsd.ParticleElement:
+		var out fragment
+		for _, e := range p.Element.Substitutes {
+			i := m.add(e)
+			out.first, out.last = append(out.first, i), append(out.last, i)
+		}
+		return out
+	case xsd.ParticleWildcard:
+		i := []int{m.add(nil)}
 		return fragment{first: i, last: i}
-	case particleChoice:
-		out := fragment{empty: len(p.parts) == 0}
-		for _, part := range p.parts {
+	case xsd.ParticleChoice:
+		out := fragment{empty: len(p.Parts) == 0}
+		for _, part := range p.Parts {
 			f := m.particle(part)
 			out.first, out.last, out.empty = append(out.first, f.first...), append(out.last, f.last...), out.empty || f.empty
 		}
 		return out
-	case particleAll:
+	case xsd.ParticleAll:
 		// Any order: what stands twice or lacks is left to the validator.
 		m.blurred = true
 		out := fragment{empty: true}
-		for _, part := range p.parts {
+		for _, part := range p.Parts {
 			f := m.particle(part)
 			m.link(out.last, f.first)
 			m.link(f.last, out.first)
@@ -131,7 +144,7 @@ func (m *machine) once(p *particle) fragment {
 		return out
 	}
 	out := fragment{empty: true}
-	for _, part := range p.parts {
+	for _, part := range p.Parts {
 		out = m.then(out, m.particle(part))
 	}
 	return out
@@ -144,7 +157,7 @@ func (m *machine) step(from int, name qname) int {
 	}
 	var hit []int
 	for _, i := range m.reach(from) {
-		if d := m.at[i].decl; (d == nil || d.name == name) && !slices.Contains(hit, i) {
+		if d := m.at[i].decl; (d == nil || nameOf(d) == name) && !slices.Contains(hit, i) {
 			hit = append(hit, i)
 		}
 	}
@@ -183,8 +196,8 @@ func (m *machine) reach(from int) []int {
 func (m *machine) expected(from int) []qname {
 	var out []qname
 	for _, i := range m.reach(from) {
-		if d := m.at[i].decl; d != nil && !slices.Contains(out, d.name) {
-			out = append(out, d.name)
+		if d := m.at[i].decl; d != nil && !slices.Contains(out, nameOf(d)) {
+			out = append(out, nameOf(d))
 		}
 	}
 	return out
@@ -201,7 +214,7 @@ func (m *machine) ahead(from int, name qname) bool {
 			continue
 		}
 		seen[i] = true
-		if d := m.at[i].decl; d == nil || d.name == name {
+		if d := m.at[i].decl; d == nil || nameOf(d) == name {
 			return true
 		}
 		next = append(next, m.follow[i]...)

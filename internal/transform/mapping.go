@@ -54,7 +54,7 @@ func compileMapping(file string, raw []byte, std *standard.Standard, form *FormS
 	if root == nil {
 		return nil, problems
 	}
-	model, err := modelOf(std)
+	model, err := std.Schema()
 	if err != nil {
 		problems = append(problems, config.Problem{File: file, Text: "the mapping cannot be checked, the standard's schema cannot be read: " + err.Error()})
 		return nil, problems
@@ -63,9 +63,7 @@ func compileMapping(file string, raw []byte, std *standard.Standard, form *FormS
 	if err := std.Compile(); err != nil {
 		problems = append(problems, config.Problem{File: file, Text: "no message could be checked: " + err.Error()})
 	}
-	model.mu.Lock()
 	proof, ps := checkTemplate(file, root, model)
-	model.mu.Unlock()
 	problems = append(problems, ps...)
 	if problems.Failed() {
 		sortProblems(problems)

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"weiche/internal/transform/xsd"
 )
 
 // Proof is what is known of a mapping before its first message.
@@ -493,12 +495,12 @@ func matter(all []step, names []qname) map[string]bool {
 
 // prove proves what an element holds and what is in it, for forms of which the
 // facts are known: x where no w:required element is empty, bare without that.
-func (c *prover) prove(n *node, t *typeDef, x, bare *facts) {
+func (c *prover) prove(n *node, t *xsd.Type, x, bare *facts) {
 	c.proveAttributes(n, t, x)
 	if n.required {
 		c.rule(n, fmt.Sprintf("<%s> is never empty", n.tag), c.emptiness(n, bare))
 	}
-	if t.open || t.simple {
+	if isAny(t) || t.Kind.HasText() {
 		return
 	}
 	if inner, ok := x.assume(asserted(n)); ok {
@@ -513,12 +515,12 @@ func (c *prover) prove(n *node, t *typeDef, x, bare *facts) {
 }
 
 // machine returns a type's content model as an automaton.
-func (c *prover) machine(t *typeDef) *machine {
+func (c *prover) machine(t *xsd.Type) *machine {
 	if c.machines == nil {
-		c.machines = map[*typeDef]*machine{}
+		c.machines = map[*xsd.Type]*machine{}
 	}
 	if c.machines[t] == nil {
-		c.machines[t] = newMachine(t.content)
+		c.machines[t] = newMachine(t.Content)
 	}
 	return c.machines[t]
 }
@@ -542,10 +544,10 @@ func (c *prover) emptiness(n *node, x *facts) string {
 	return ""
 }
 
-func (c *prover) proveAttributes(n *node, t *typeDef, x *facts) {
+func (c *prover) proveAttributes(n *node, t *xsd.Type, x *facts) {
 	for _, a := range n.attrs {
-		decl := t.attrs[a.name]
-		if decl == nil || !decl.required || a.decl {
+		decl := t.Attribute(xsd.Name{Space: a.name.space, Local: a.name.local})
+		if decl == nil || !decl.Required || a.decl {
 			continue
 		}
 		rule := fmt.Sprintf("the attribute %q of <%s> is always there", a.tag, n.tag)
@@ -700,11 +702,11 @@ func (c *prover) descend(all []step, m *machine, x, bare *facts) {
 	}
 }
 
-func (c *prover) declared(m *machine, name qname) *elementDecl {
+func (c *prover) declared(m *machine, name qname) *xsd.Element {
 	for _, s := range m.at {
-		if s.decl != nil && s.decl.name == name {
+		if s.decl != nil && nameOf(s.decl) == name {
 			return s.decl
 		}
 	}
-	return c.model.element(name)
+	return c.model.Element(xsd.Name{Space: name.space, Local: name.local})
 }

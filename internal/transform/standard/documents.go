@@ -67,23 +67,6 @@ func (s *Standard) Schema() (*xsd.Schema, error) {
 	return s.model.schema, s.model.err
 }
 
-// Derived returns what another package makes of the schema documents. It is made
-// by the first call that succeeds, and kept with the standard.
-func (s *Standard) Derived(from func([]*Document) any) (any, error) {
-	s.derivedMu.Lock()
-	defer s.derivedMu.Unlock()
-	if s.derived != nil {
-		return s.derived, nil
-	}
-	docs, err := s.Documents()
-	if err != nil {
-		return nil, err
-	}
-	s.rulesOnce.Do(func() { s.graph = newGraph(docs) }) // they are at hand
-	s.derived = from(docs)
-	return s.derived, nil
-}
-
 // readDocuments follows the references from the entries inside fsys; where
 // they leave it, locations maps them to files in it.
 func readDocuments(fsys fs.FS, entries []string, locations map[string]string) ([]*Document, error) {

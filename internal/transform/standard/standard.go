@@ -100,9 +100,6 @@ type Standard struct {
 	rulesOnce sync.Once
 	graph     *graph
 	rulesErr  error
-
-	derivedMu sync.Mutex
-	derived   any
 }
 
 // Open reads the manifests below the directories, each laid out as
