@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"weiche/internal/config"
+	"weiche/internal/transform/standard"
 )
 
 // The references are written from what the program says of itself.
@@ -25,6 +26,7 @@ func TestReference(t *testing.T) {
 	for page, write := range map[string]func(io.Writer){
 		"commands.md":      commandsPage,
 		"configuration.md": configurationPage,
+		"checks.md":        checksPage,
 	} {
 		t.Run(page, func(t *testing.T) {
 			clean(t)
@@ -45,6 +47,31 @@ func TestReference(t *testing.T) {
 			}
 		})
 	}
+}
+
+func checksPage(w io.Writer) {
+	fmt.Fprint(w, `# What is checked of a message
+
+Before a message leaves, in `+"`router standards check`, in `router mapping test`"+` and in the reference receiver. The reason stands in
+metric, event, dead letter and report alike. XBau's own word stands beside it for messages of XBau and its Kernmodul;
+another standard may name its own in standard.yaml (`+"`reasons: {code-unknown: …}`"+`).
+
+| reason | XBau | what has to be so | a warning only |
+| --- | --- | --- | --- |
+`)
+	for _, r := range standard.Rules() {
+		fmt.Fprintf(w, "| `%s` | %s | %s | %s |\n", r.Reason, r.XBau, r.Text, r.Warning)
+	}
+	fmt.Fprint(w, `
+Which elements are codes follows from the schema: types with `+"`listURI` and `listVersionID`"+`, fixed there or given by the message.
+Values that the schema itself lists (code type 1) are the schema's to check. The column of the list is the one the schema
+names (`+"`genutzteCodeSpalte`"+`), else the list's recommended key. A list is looked for among those of the standard's own package,
+those imported by themselves, and those of the other standards. A version that is not there is refused only where the
+list came with the standard or by itself; of a list that only another standard brought, other versions may exist.
+
+No finding repeats a value of the message: it names path, line and rule. A character that does not fit is named by its
+code point and place.
+`)
 }
 
 // Every command says what it does, and takes no argument it does not name.

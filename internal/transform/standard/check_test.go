@@ -1,7 +1,9 @@
 package standard
 
 import (
+	"encoding/csv"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -217,5 +219,37 @@ func BenchmarkInspect(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// The codes are the official ones, and each reason is one of the router's.
+func TestRulesCarryOfficialCodes(t *testing.T) {
+	f, err := os.Open(shared(t, "registers/xbau-fehlerkennzahlen_2.2.csv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	rows, err := csv.NewReader(f).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	official := map[string]bool{}
+	for _, r := range rows[1:] {
+		official[r[0]] = true
+	}
+	for _, r := range Rules() {
+		if r.XBau != "" && !official[r.XBau] {
+			t.Errorf("%s: %s is none of XBau's", r.Reason, r.XBau)
+		}
+		if !slices.Contains(fault.Reasons(), r.Reason) {
+			t.Errorf("%s is not among the router's reasons", r.Reason)
+		}
+	}
+	if other := (&Standard{Manifest: Manifest{Name: "xjustiz"}}); other.OfficialCode(fault.ReasonCodeUnknown) != "" {
+		t.Error("another standard carries XBau's codes")
+	}
+	own := &Standard{Manifest: Manifest{Name: "x", Reasons: map[fault.Reason]string{fault.ReasonCodeUnknown: "F7"}}}
+	if own.OfficialCode(fault.ReasonCodeUnknown) != "F7" {
+		t.Error("a standard's own word is not used")
 	}
 }

@@ -2,6 +2,7 @@ package standard
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"weiche/internal/fault"
@@ -70,24 +71,47 @@ func (fs Findings) Err(standard string) error {
 	return fault.New(fault.Permanent, reason, "%s: %s", standard, strings.Join(texts, "; "))
 }
 
-// xbauCodes are XBau's official words for reasons, of its code list
-// urn:xoev-de:xbau:codeliste:xbau-fehlerkennzahlen, version 2.2. They are XBau's
-// and its Kernmodul's alone; other standards may name theirs in the manifest.
-var xbauCodes = map[fault.Reason]string{
-	fault.ReasonNotWellFormed:    "X000",
-	fault.ReasonSchemaInvalid:    "X001",
-	fault.ReasonCharacters:       "X001",
-	fault.ReasonCodeListUnknown:  "X010",
-	fault.ReasonCodeUnknown:      "X011",
-	fault.ReasonVersionNotServed: "V000",
-	fault.ReasonMessageNotServed: "V001",
-	fault.ReasonMessageIDReused:  "S050",
-	fault.ReasonAuthorityKey:     "S091",
-	fault.ReasonTestMark:         "S102",
-	fault.ReasonMessageID:        "S999",
-	fault.ReasonMessageType:      "S999",
-	fault.ReasonEmptyElement:     "S999",
+// Rule is one reason for which a message is refused, or warned of.
+type Rule struct {
+	Reason fault.Reason
+	// XBau is XBau's official word, of its code list
+	// urn:xoev-de:xbau:codeliste:xbau-fehlerkennzahlen, version 2.2. It is XBau's and
+	// its Kernmodul's alone; other standards may name theirs in the manifest.
+	XBau    string
+	Text    string
+	Warning string // when it is none but a warning; "" never
 }
+
+// Rules are all there are, in the order in which they are checked.
+func Rules() []Rule { return slices.Clone(rules) }
+
+var rules = []Rule{
+	{fault.ReasonNotWellFormed, "X000", "It is well-formed XML in UTF-8, without DOCTYPE, within bounds of depth and size.", ""},
+	{fault.ReasonVersionNotServed, "V000", "Its standard is installed in the version that root element and attribute `version` say.", ""},
+	{fault.ReasonMessageNotServed, "V001", "The standard has such a message; on the way out: it is the one that the format names.", ""},
+	{fault.ReasonCharacters, "X001", "Fields of a DIN 91379 type have no other characters than that type has.", ""},
+	{fault.ReasonSchemaInvalid, "X001", "It is valid by the standard's XSD.", ""},
+	{fault.ReasonTestMark, "S102", "A productive message has no attribute `test`, since its mere presence forbids productive processing; a test message has it, where the standard does.", ""},
+	{fault.ReasonMessageID, "S999", "`nachrichtenUUID` is a UUID; on the way out: the id of this delivery, so that it is never another message's.", ""},
+	{fault.ReasonMessageIDReused, "S999", "No two different messages of one `standards check` share a `nachrichtenUUID`.", ""},
+	{fault.ReasonMessageType, "S999", "The code in the header's `nachrichtentyp` is the number that the message's name ends in.", ""},
+	{fault.ReasonCodeListUnknown, "X010", "A code's list is installed in the version that the message names.", ""},
+	{fault.ReasonCodeUnknown, "X011", "A code is in its list.", ""},
+	{fault.ReasonCodeListMissing, "", "A code's list is installed.", "unless `checks.code_lists: refuse`"},
+	{fault.ReasonAuthorityKey, "S091", "A key of an authority in the DVDV is prefix, colon, key; the prefix is one of the list `urn:xoev-de:bund:bmi:bit:codeliste:dvdv.praefix`, where that is installed.", ""},
+	{fault.ReasonEmptyElement, "S999", "No element is without content.", "unless the standard's Schematron rules, imported with it, forbid it (XBau's do)"},
+	{fault.ReasonOutOfValidity, "", "The message is of the standard's time.", "always"},
+}
+
+var xbauCodes = func() map[fault.Reason]string {
+	out := map[fault.Reason]string{}
+	for _, r := range rules {
+		if r.XBau != "" {
+			out[r.Reason] = r.XBau
+		}
+	}
+	return out
+}()
 
 // OfficialCode returns the standard's own word for a reason, "" where it has none.
 func (s *Standard) OfficialCode(r fault.Reason) string {
