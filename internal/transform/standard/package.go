@@ -23,7 +23,7 @@ import (
 const (
 	maxPackageFiles = 20_000
 	maxPackageFile  = 64 << 20
-	maxPackageBytes = 512 << 20
+	maxPackageBytes = 256 << 20
 )
 
 // readPackage reads the files of a package that matter, bounded. Where it is
