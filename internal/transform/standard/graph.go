@@ -187,7 +187,7 @@ func (b *graphBuilder) typeOf(el *etree.Element, d *Document) *shape {
 			}
 		}
 	}
-	b.fill(s, body, d, 0)
+	b.fill(s, body, d, map[component]bool{})
 	return s
 }
 
@@ -226,30 +226,27 @@ func (b *graphBuilder) simpleType(s *shape, el *etree.Element, d *Document) {
 	}
 }
 
-// fill reads content and attributes of a type.
-func (b *graphBuilder) fill(s *shape, el *etree.Element, d *Document, depth int) {
-	if depth > maxGroupNesting {
-		return
-	}
+// fill reads content and attributes of a type, each group once.
+func (b *graphBuilder) fill(s *shape, el *etree.Element, d *Document, groups map[component]bool) {
 	for _, c := range el.ChildElements() {
 		switch c.Tag {
 		case "sequence", "choice", "all":
-			b.fill(s, c, d, depth+1)
+			b.fill(s, c, d, groups)
 		case "any":
 			s.open = true
 		case "element":
 			b.element(s, c, d)
 		case "group", "attributeGroup":
-			if g, ok := b.global[key(c.Tag, named(c, d, c.SelectAttrValue("ref", "")))]; ok {
-				b.fill(s, g.el, g.doc, depth+1)
+			k := key(c.Tag, named(c, d, c.SelectAttrValue("ref", "")))
+			if g, ok := b.global[k]; ok && !groups[k] {
+				groups[k] = true
+				b.fill(s, g.el, g.doc, groups)
 			}
 		case "attribute":
 			b.attribute(s, c, d)
 		}
 	}
 }
-
-const maxGroupNesting = 100
 
 func key(kind string, n xml.Name) component { return component{kind, n.Space, n.Local} }
 
@@ -368,7 +365,8 @@ func (s *shape) settle() {
 }
 
 func (s *shape) enumerated() bool {
-	for ; s != nil; s = s.base {
+	const deepest = 100 // a circle of bases does not compile; here it must only end
+	for n := 0; s != nil && n < deepest; s, n = s.base, n+1 {
 		if s.simple != nil && s.simple.enumerated {
 			return true
 		}
