@@ -22,7 +22,8 @@ func (e *env) reconcile() *cobra.Command {
 		Long: `Compare what was accepted with what became of it, by hour of acceptance, Land and service; and what was planned for each
 destination with what became of that. The exit code is 1 where something differs; what differs is named where that can
 be known. Times are RFC 3339, a date, or a duration ago (36h), and are cut to whole hours UTC. Without --since, hours of
-more than a day ago that add up are one line.`,
+more than a day ago that add up are one line. With --from-topics nothing is taken from the store: the account is made anew, the
+store is compared with it, and what is unassigned, waiting or dead must have its record in the topic that holds it.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if format != "table" && format != "json" {
@@ -65,7 +66,7 @@ more than a day ago that add up are one line.`,
 	f.StringVar(&land, "land", "", "two digits")
 	f.StringVar(&service, "service", "", "LeiKa key")
 	f.StringVar(&format, "format", "table", "table or json")
-	f.BoolVar(&topics, "from-topics", false, "make the account anew from the topics alone, and compare the store with it")
+	f.BoolVar(&topics, "from-topics", false, "make the account anew from the topics alone, and compare the store and the waiting and held records with it")
 	return cmd
 }
 

@@ -130,9 +130,13 @@ func (b *books) accept(n int, takes func(i int) bool) (ids []uuid.UUID) {
 			e.Submission, e.CaseID, e.Portal, e.Land, e.Service = id, m.CaseID, m.Portal, m.Land, m.Service
 			return e
 		}
+		held := &bus.Record{Topic: bus.TopicUnassigned, Key: r.Key, Headers: r.Headers, Value: r.Value}
+		if err := b.log.Append(b.t.Context(), held); err != nil {
+			b.t.Fatal(err)
+		}
 		err := b.ledger.Append(b.t.Context(), 0,
 			ev(submission.EventAccepted, submission.Event{Accepted: &submission.Acceptance{AcceptedAt: m.AcceptedAt, SHA512: "ab", Append: m.Append, Offset: r.Offset}}),
-			ev(submission.EventUnassigned, submission.Event{Reason: "no-authority"}))
+			ev(submission.EventUnassigned, submission.Event{Reason: "no-authority", Held: &submission.Held{Topic: held.Topic, Partition: held.Partition, Offset: held.Offset}}))
 		if err != nil {
 			b.t.Fatal(err)
 		}
@@ -231,6 +235,18 @@ func TestReconcileCommand(t *testing.T) {
 		b.count()
 		differs(t, b, id, "no event tells that dispatch took it up")
 		differs(t, b, id, "no event tells that dispatch took it up", "--from-topics")
+	})
+	t.Run("one held record is gone", func(t *testing.T) {
+		b := newBooks(t, func(*submission.Event) bool { return false })
+		ids := b.accept(5, every)
+		b.count()
+		if err := b.log.DeleteBelow(t.Context(), bus.TopicUnassigned, 0, 1); err != nil {
+			t.Fatal(err)
+		}
+		if code, out, said := b.router("reconcile"); code != 0 {
+			t.Errorf("the account alone: exit %d\n%s%s", code, out, said)
+		}
+		differs(t, b, ids[0], "it is unassigned, and its record is not in "+bus.TopicUnassigned, "--from-topics")
 	})
 	t.Run("one row is gone", func(t *testing.T) {
 		b := newBooks(t, func(*submission.Event) bool { return false })

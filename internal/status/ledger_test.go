@@ -6,13 +6,15 @@ import (
 	"strconv"
 	"testing"
 
+	"weiche/internal/bus"
 	"weiche/internal/status"
 	"weiche/internal/status/statustest"
 	"weiche/internal/submission"
 )
 
 func memory() *simLog {
-	return newSimLog(statustest.Partitions, status.TopicEvents, status.TopicSubmissions, status.TopicClaims)
+	return newSimLog(statustest.Partitions, status.TopicEvents, status.TopicSubmissions, status.TopicClaims,
+		bus.TopicWaiting, bus.TopicUnassigned, bus.TopicDeadLetters)
 }
 
 // Who stands still inside Acquire until another owner has begun does not take

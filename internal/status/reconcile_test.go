@@ -64,8 +64,15 @@ func check(err error) {
 	}
 }
 
-func (w *books) put(topic string, p int32, key string, headers map[string]string, value []byte) {
-	check(w.log.Append(context.Background(), &bus.Record{Topic: topic, Partition: p, Key: []byte(key), Headers: headers, Value: value, Time: eight}))
+func (w *books) put(topic string, p int32, key string, headers map[string]string, value []byte) *submission.Held {
+	r := &bus.Record{Topic: topic, Partition: p, Key: []byte(key), Headers: headers, Value: value, Time: eight}
+	check(w.log.Append(context.Background(), r))
+	return &submission.Held{Topic: topic, Partition: p, Offset: r.Offset}
+}
+
+// hold appends what goes on from there: a submission's bytes, or a delivery's.
+func (w *books) hold(topic string, p int32, headers map[string]string) *submission.Held {
+	return w.put(topic, p, "k", headers, nil)
 }
 
 func (w *books) event(p int32, m *submission.Meta, t submission.EventType, e submission.Event) {
@@ -119,9 +126,11 @@ func (w *books) dispatch(p int32, how int) {
 	w.event(p, &m, submission.EventAccepted, submission.Event{Revision: 1, Accepted: &submission.Acceptance{AcceptedAt: m.AcceptedAt, SHA512: m.SHA512, Append: m.Append, Offset: recs[0].Offset}})
 	switch how {
 	case 0:
-		w.event(p, &m, submission.EventUnassigned, submission.Event{Revision: 1, Reason: "no-authority"})
+		at := w.hold(bus.TopicUnassigned, p, m.Headers(submission.TypeSubmission))
+		w.event(p, &m, submission.EventUnassigned, submission.Event{Revision: 1, Reason: "no-authority", Held: at})
 	case 1:
-		w.event(p, &m, submission.EventDead, submission.Event{Revision: 1, Reason: "mapping-failed"})
+		at := w.hold(bus.TopicDeadLetters, p, m.Headers(submission.TypeSubmission))
+		w.event(p, &m, submission.EventDead, submission.Event{Revision: 1, Reason: "mapping-failed", Held: at})
 	default:
 		w.decide(&m, how)
 	}
@@ -136,8 +145,17 @@ func (w *books) decide(m *submission.Meta, how int) {
 }
 
 func (w *books) deliver(m *submission.Meta, t submission.EventType, to string, n int) {
-	w.event(statustest.Partition(m.ID), m, t, submission.Event{DeliveryID: submission.NewDeliveryID(m.ID, to, w.done[m.ID]), Destination: to, Revision: w.done[m.ID],
-		Attempt: n, Sequence: n, Redrive: n})
+	p := statustest.Partition(m.ID)
+	d := submission.DeliveryMeta{Meta: *m, DeliveryID: submission.NewDeliveryID(m.ID, to, w.done[m.ID]), Destination: to, Adapter: "file",
+		Format: submission.Format{Standard: "antrag", Version: "1.0", Message: "antrag"}, Decision: m.ID, Sequence: n}
+	e := submission.Event{DeliveryID: d.DeliveryID, Destination: to, Revision: w.done[m.ID], Attempt: n, Sequence: n, Redrive: n}
+	switch t {
+	case submission.EventWaiting, submission.EventAttempt:
+		w.hold(bus.TopicWaiting, p, d.Headers(submission.TypeDelivery))
+	case submission.EventDead:
+		e.Held = w.hold(bus.TopicDeadLetters, p, d.Headers(submission.TypeDelivery))
+	}
+	w.event(p, m, t, e)
 }
 
 // own makes a new owner of dispatch's partition begin; what the former one still
@@ -389,6 +407,85 @@ func TestReconcileLostRow(t *testing.T) {
 	}
 	if left, err := filepath.Glob(filepath.Join(w.dir, "*recount*")); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// What is unassigned, waiting or dead and has lost its record differs by one, by
+// the topics, with its name: cut away, or overwritten by something else.
+func TestReconcileLostRecord(t *testing.T) {
+	lose := map[string]func(w *books, at *submission.Held){
+		"cut": func(w *books, at *submission.Held) { w.log.drop(at.Topic, at.Partition, at.Offset, nil) },
+		"overwritten": func(w *books, at *submission.Held) {
+			w.log.drop(at.Topic, at.Partition, at.Offset, map[string]string{})
+		},
+	}
+	for how, lost := range lose {
+		for _, topic := range []string{bus.TopicUnassigned, bus.TopicWaiting, bus.TopicDeadLetters} {
+			t.Run(how+" in "+topic, func(t *testing.T) {
+				w := newBooks(t.TempDir())
+				defer func() { _ = w.store.Close() }()
+				for i := range 12 {
+					m := w.meta(i)
+					w.post(m)
+					w.dispatch(statustest.Partition(m.ID), min(i/3, 2))
+					if w.done[m.ID] > 0 && i >= 6 {
+						w.deliver(&m, []submission.EventType{submission.EventWaiting, submission.EventDead}[i%2], "a", 1)
+					}
+				}
+				w.catchUp(status.TopicEvents, status.TopicSubmissions, status.TopicClaims)
+				recount := func(f status.ReconcileFilter) status.Reconciliation {
+					t.Helper()
+					r, err := w.projector.Recount(t.Context(), f)
+					check(err)
+					return r
+				}
+				if r := recount(status.ReconcileFilter{}); !r.Balanced() {
+					t.Fatalf("before: %+v", r)
+				}
+				rec := w.log.newest(topic)
+				lost(w, &submission.Held{Topic: topic, Partition: rec.Partition, Offset: rec.Offset})
+				m, err := submission.ParseMeta(rec.Headers)
+				check(err)
+				r := recount(status.ReconcileFilter{})
+				if r.Difference != 1 || len(r.Differing) != 1 || r.Differing[0].Submission != m.ID || !strings.Contains(r.Differing[0].What, "its record is not in "+topic) {
+					t.Errorf("%+v", r)
+				}
+				if r := recount(status.ReconcileFilter{Land: "14"}); r.Difference != 0 != (m.Land == "14") {
+					t.Errorf("of Land 14, it is of %s: %+v", m.Land, r)
+				}
+				// It ended meanwhile: then nothing has to be there.
+				if d, err := submission.ParseDeliveryMeta(rec.Headers); err == nil {
+					w.deliver(&m, submission.EventClosed, d.Destination, 0)
+					w.catchUp(status.TopicEvents)
+					if r := recount(status.ReconcileFilter{}); !r.Balanced() {
+						t.Errorf("closed: %+v", r)
+					}
+				}
+			})
+		}
+	}
+}
+
+// What goes on while the topics are read is no difference, though its record is
+// cut before the reading comes to it.
+func TestReconcileWhileItGoesOn(t *testing.T) {
+	w := newBooks(t.TempDir())
+	defer func() { _ = w.store.Close() }()
+	m := w.meta(0)
+	w.post(m)
+	p := statustest.Partition(m.ID)
+	w.dispatch(p, 2)
+	w.deliver(&m, submission.EventWaiting, "a", 1)
+	w.catchUp(status.TopicEvents, status.TopicSubmissions, status.TopicClaims)
+	w.log.before(bus.TopicWaiting, func() {
+		w.deliver(&m, submission.EventDelivered, "a", 2)
+		w.log.drop(bus.TopicWaiting, p, 0, nil)
+	})
+	if r, err := w.projector.Recount(t.Context(), status.ReconcileFilter{}); err != nil || !r.Balanced() {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if at, _ := w.log.from(bus.TopicWaiting, p, 0); len(at) != 1 || at[0].Headers != nil {
+		t.Error("nothing was cut meanwhile")
 	}
 }
 

@@ -21,8 +21,9 @@ import (
 // Recount makes the account anew from the topics alone, in a file of its own
 // beside the store, and compares the store with it: both as they are at the
 // same offsets. The result is the account by the topics, and every submission in
-// which the store differs from it counts as a difference too. The file takes as
-// much room as the store does, while it runs.
+// which the store differs from it counts as a difference too, and every record
+// that is missing although its submission or delivery is unassigned, waiting or
+// dead. The file takes as much room as the store does, while it runs.
 func (p *Projector) Recount(ctx context.Context, f ReconcileFilter) (out Reconciliation, err error) {
 	if !p.rebuilding.TryLock() {
 		return out, fault.New(fault.Retryable, fault.ReasonBusy, "a rebuild is under way")
@@ -66,6 +67,11 @@ func (p *Projector) Recount(ctx context.Context, f ReconcileFilter) (out Reconci
 			return compare(ctx, v, topics, f, &out)
 		})
 	})
+	if err != nil {
+		return out, wrap(err)
+	}
+	missing, err := p.unheld(ctx, shadow, f)
+	out.unheld(missing)
 	return out, wrap(err)
 }
 
@@ -128,6 +134,22 @@ type known struct {
 	accepted      int64
 }
 
+// accepted is the filter on a store's submissions, whose table has this prefix.
+func (f ReconcileFilter) accepted(prefix string) *where {
+	var w where
+	w.lands(prefix+"land", f.Lands)
+	w.equal(prefix+"land", string(f.Land))
+	w.equal(prefix+"service", string(f.Service))
+	ms := time.Hour.Milliseconds()
+	if !f.Since.IsZero() {
+		w.add(prefix+"accepted_at >= ?", int64(submission.HourOf(f.Since))*ms)
+	}
+	if !f.Until.IsZero() {
+		w.add(prefix+"accepted_at < ?", int64(submission.HourOf(f.Until))*ms)
+	}
+	return &w
+}
+
 // walk goes through a store's submissions by their ids.
 type walk struct {
 	rows *sql.Rows
@@ -136,17 +158,7 @@ type walk struct {
 }
 
 func (v snapshot) walk(ctx context.Context, f ReconcileFilter) (*walk, error) {
-	var w where
-	w.lands("land", f.Lands)
-	w.equal("land", string(f.Land))
-	w.equal("service", string(f.Service))
-	ms := time.Hour.Milliseconds()
-	if !f.Since.IsZero() {
-		w.add("accepted_at >= ?", int64(submission.HourOf(f.Since))*ms)
-	}
-	if !f.Until.IsZero() {
-		w.add("accepted_at < ?", int64(submission.HourOf(f.Until))*ms)
-	}
+	w := f.accepted("")
 	rows, err := v.tx.QueryContext(ctx, v.g.sql(`SELECT id, land, service, state, reason, accepted_at FROM {}submissions`+w.String()+` ORDER BY id`), w.args...)
 	if err != nil {
 		return nil, err

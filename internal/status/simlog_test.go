@@ -16,6 +16,7 @@ type simLog struct {
 	oldest  map[string][]int64 // what lies below is cut
 	changed chan struct{}
 	asked   int // calls of Offsets
+	hooks   map[string]func()
 }
 
 func newSimLog(partitions int, topics ...string) *simLog {
@@ -48,6 +49,13 @@ func (l *simLog) Offsets(ctx context.Context, topic string) (oldest, newest []in
 		return nil, nil, err
 	}
 	l.mu.Lock()
+	hook := l.hooks[topic]
+	delete(l.hooks, topic)
+	l.mu.Unlock()
+	if hook != nil {
+		hook()
+	}
+	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.asked++
 	for i, p := range l.topics[topic] {
@@ -69,11 +77,34 @@ func (l *simLog) cut(topic string, partition int32, below int64) {
 	l.oldest[topic][partition] = max(l.oldest[topic][partition], min(below, int64(len(l.topics[topic][partition]))-1))
 }
 
+// drop takes a record away, or with headers puts something else in its place.
+func (l *simLog) drop(topic string, partition int32, offset int64, headers map[string]string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.topics[topic][partition][offset] = &bus.Record{Topic: topic, Partition: partition, Offset: offset, Headers: headers}
+}
+
+// newest returns the last record of the first partition that has any.
+func (l *simLog) newest(topic string) *bus.Record {
+	for p := range l.topics[topic] {
+		if recs, _ := l.from(topic, int32(p), 0); len(recs) > 0 {
+			return recs[len(recs)-1]
+		}
+	}
+	return nil
+}
+
+// before calls fn once, when the topic's offsets are asked for next.
+func (l *simLog) before(topic string, fn func()) { l.hooks = map[string]func(){topic: fn} }
+
 func (l *simLog) ReadTo(_ context.Context, topic string, partition int32, from, to int64, fn func(*bus.Record) error) error {
 	recs, _ := l.from(topic, partition, from)
 	for _, r := range recs {
 		if r.Offset >= to {
 			break
+		}
+		if r.Headers == nil && r.Value == nil {
+			continue // taken away
 		}
 		if err := fn(r); err != nil {
 			return err

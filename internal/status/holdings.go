@@ -1,0 +1,211 @@
+package status
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/google/uuid"
+
+	"weiche/internal/bus"
+	"weiche/internal/submission"
+)
+
+// What is unassigned, waiting or dead goes on from a record of its own: without
+// it there is a state, and nothing to attempt, to assign or to redrive.
+
+// holding is a record that must be there by the account.
+type holding struct {
+	account  submission.Meta
+	delivery uuid.UUID // nil: dispatch holds the submission itself
+	to       string    // the delivery's destination
+	state    submission.State
+	sequence int              // of what waits
+	at       *submission.Held // of what is held; nil where no event named the place
+}
+
+// holdingKey is a holding that stays the same: what waits anew, or is held
+// elsewhere, is another.
+type holdingKey struct {
+	submission, delivery uuid.UUID
+	state                submission.State
+	sequence             int
+	at                   submission.Held
+}
+
+func (h *holding) key() holdingKey {
+	k := holdingKey{submission: h.account.ID, delivery: h.delivery, state: h.state, sequence: h.sequence}
+	if h.at != nil {
+		k.at = *h.at
+	}
+	return k
+}
+
+func (h *holding) missing() Differing {
+	what := "it is " + string(h.state)
+	if h.delivery != uuid.Nil {
+		what = fmt.Sprintf("delivery %s to %s is %s", h.delivery, h.to, h.state)
+	}
+	switch {
+	case h.state == submission.Waiting:
+		what += ", and its record is not in " + bus.TopicWaiting
+	case h.at == nil:
+		what += ", and no event says where its record is"
+	default:
+		what += fmt.Sprintf(", and its record is not in %s, partition %d, offset %d", h.at.Topic, h.at.Partition, h.at.Offset)
+	}
+	m := h.account
+	return Differing{m.ID, submission.HourOf(m.AcceptedAt).Time(), m.Land, m.Service, what}
+}
+
+// holdings returns every record that must be there.
+func (v snapshot) holdings(ctx context.Context, f ReconcileFilter) (map[holdingKey]*holding, error) {
+	out := map[holdingKey]*holding{}
+	add := func(h holding) { out[h.key()] = &h }
+	// The constants, so that the partial indexes serve.
+	for _, which := range []string{
+		"s.own IN ('dead', 'unassigned')",
+		"s.n IN (SELECT submission FROM {}deliveries WHERE state IN ('waiting', 'dead'))",
+	} {
+		w := f.accepted("s.")
+		w.add(which)
+		err := v.query(ctx, `SELECT s.n, s.body FROM {}submissions s`+w.String(), w.args, func(rows *sql.Rows) error {
+			e, err := scanEntry(rows)
+			if err != nil {
+				return err
+			}
+			a := e.acct
+			if a.Own == submission.Dead || a.Own == submission.Unassigned {
+				add(holding{account: a.Meta(), state: a.Own, at: a.Held})
+			}
+			for _, d := range a.Deliveries {
+				switch d.State {
+				case submission.Waiting:
+					add(holding{account: a.Meta(), delivery: d.ID, to: d.Destination, state: d.State, sequence: d.Sequence})
+				case submission.Dead:
+					add(holding{account: a.Meta(), delivery: d.ID, to: d.Destination, state: d.State, at: d.Held})
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// unheld looks for the records that must be there by a store's account, and
+// returns what has none. What went on meanwhile, so that its record was cut, is
+// not among it: an event tells of that before the record goes.
+func (p *Projector) unheld(ctx context.Context, s *Store, f ReconcileFilter) (map[holdingKey]*holding, error) {
+	read := func() (out map[holdingKey]*holding, err error) {
+		err = s.snapshot(ctx, func(v snapshot) error { out, err = v.holdings(ctx, f); return err })
+		return out, err
+	}
+	left, err := read()
+	if err != nil || len(left) == 0 {
+		return nil, err
+	}
+	if err := p.strikeWaiting(ctx, left); err != nil {
+		return nil, err
+	}
+	if err := p.strikeHeld(ctx, left); err != nil || len(left) == 0 {
+		return nil, err
+	}
+	to, err := asked(ctx, p.Log, TopicEvents, TopicSubmissions)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.fill(ctx, s, to); err != nil {
+		return nil, err
+	}
+	now, err := read()
+	maps.DeleteFunc(left, func(k holdingKey, _ *holding) bool { return now[k] == nil })
+	return left, err
+}
+
+// strikeWaiting takes out what has its record in the waiting topic.
+func (p *Projector) strikeWaiting(ctx context.Context, left map[holdingKey]*holding) error {
+	oldest, newest, err := p.Log.Offsets(ctx, bus.TopicWaiting)
+	if err != nil {
+		return err
+	}
+	for i := range newest {
+		err := p.Log.ReadTo(ctx, bus.TopicWaiting, int32(i), oldest[i], newest[i], func(r *bus.Record) error { //nolint:gosec // a partition number
+			if m, err := submission.ParseDeliveryMeta(r.Headers); err == nil {
+				delete(left, holdingKey{submission: m.ID, delivery: m.DeliveryID, state: submission.Waiting, sequence: m.Sequence})
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// strikeHeld takes out what has its record where the account says. A topic that
+// holds for long is read from the first such place to the last one only.
+func (p *Projector) strikeHeld(ctx context.Context, left map[holdingKey]*holding) error {
+	held := map[source]map[int64]*holding{}
+	for _, h := range left {
+		if h.at == nil {
+			continue
+		}
+		src := source{h.at.Topic, h.at.Partition}
+		if held[src] == nil {
+			held[src] = map[int64]*holding{}
+		}
+		held[src][h.at.Offset] = h
+	}
+	for src, places := range held {
+		_, newest, err := p.Log.Offsets(ctx, src.topic)
+		if err != nil {
+			return err
+		}
+		if int(src.partition) >= len(newest) {
+			continue
+		}
+		from, to := bounds(places)
+		err = p.Log.ReadTo(ctx, src.topic, src.partition, from, min(to+1, newest[src.partition]), func(r *bus.Record) error {
+			if h := places[r.Offset]; h != nil && h.is(r) {
+				delete(left, h.key())
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func bounds(places map[int64]*holding) (first, last int64) {
+	offsets := slices.Sorted(maps.Keys(places))
+	return offsets[0], offsets[len(offsets)-1]
+}
+
+// is says whether a record is the one that holds it.
+func (h *holding) is(r *bus.Record) bool {
+	if h.delivery == uuid.Nil {
+		m, err := submission.ParseMeta(r.Headers)
+		return err == nil && m.ID == h.account.ID
+	}
+	m, err := submission.ParseDeliveryMeta(r.Headers)
+	return err == nil && m.DeliveryID == h.delivery
+}
+
+// unheld adds what has no record to the differences, in the order of acceptance.
+func (r *Reconciliation) unheld(missing map[holdingKey]*holding) {
+	list := slices.SortedFunc(maps.Values(missing), func(x, y *holding) int {
+		return cmp.Or(x.account.AcceptedAt.Compare(y.account.AcceptedAt), slices.Compare(x.account.ID[:], y.account.ID[:]), slices.Compare(x.delivery[:], y.delivery[:]))
+	})
+	for _, h := range list {
+		r.Difference++
+		r.differs(h.missing())
+	}
+}
