@@ -142,9 +142,9 @@ func (m memLedger) Account(_ context.Context, id uuid.UUID) (*submission.Account
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	a := &submission.Account{}
-	for _, e := range m.events {
-		if e.Submission == id && e.Epoch <= m.epoch {
-			a.Apply(e)
+	for i := range m.events {
+		if e := &m.events[i]; e.Submission == id && e.Epoch <= m.epoch {
+			a.Apply(*e)
 		}
 	}
 	return a.Clone(), nil
