@@ -3,6 +3,7 @@ package standard
 import (
 	"bytes"
 	"encoding/xml"
+	"math"
 	"strings"
 
 	"github.com/google/uuid"
@@ -34,19 +35,23 @@ type pass struct {
 }
 
 // frame is one open element.
+// It is small, since one is written for every element.
 type frame struct {
 	shape    *shape
-	name     []byte
-	role     role
-	from     int // offset of its start tag
-	body     int // offset behind its start tag
-	bindings int // in force before it
-	parent   bool
-	dvdv     bool      // of an authority: its directory is the DVDV
 	list     *codeList // of a code
+	from     int32     // offset of its start tag
+	body     int32     // offset behind its start tag
+	name     int32     // length of its name
+	bindings int32     // in force before it
+	role     role
+	parent   bool
+	dvdv     bool // of an authority: its directory is the DVDV
 }
 
 type binding struct{ prefix, space []byte }
+
+// nameOf returns an element's name as it is written.
+func (p *pass) nameOf(f *frame) []byte { return p.scan.raw[f.from+1 : f.from+1+f.name] }
 
 func (p *pass) begin(s *Standard, g *graph, message []byte, about About) {
 	p.std, p.graph, p.about = s, g, about
@@ -59,7 +64,13 @@ func (p *pass) begin(s *Standard, g *graph, message []byte, about About) {
 }
 
 func (p *pass) run() error {
+	if len(p.scan.raw) > math.MaxInt32 {
+		return errNotFollowed
+	}
 	for {
+		if n := len(p.frames); n > 0 {
+			p.scan.open = int(p.frames[n-1].name)
+		}
 		if err := p.scan.next(); err != nil {
 			return err
 		}
@@ -141,7 +152,7 @@ func (p *pass) spaceOf(name []byte) []byte {
 }
 
 func (p *pass) start(t *tag) {
-	f := frame{name: t.name, from: t.from, body: t.to, bindings: len(p.bindings)}
+	f := frame{name: int32(len(t.name)), from: int32(t.from), body: int32(t.to), bindings: int32(len(p.bindings))}
 	var a tagged
 	if len(t.attrs) > 0 {
 		a = p.attributes(t.attrs)
@@ -199,7 +210,7 @@ func (s *shape) find(g *graph, space string, local []byte) child {
 // root checks what the root element says of the message.
 func (p *pass) root(a tagged) {
 	s, f := p.std, &p.frames[0]
-	name := string(local(f.name))
+	name := string(local(p.nameOf(f)))
 	if f.shape == nil {
 		p.add(fault.ReasonMessageNotServed, "%s has no message of this name and namespace", s.Key())
 		return
@@ -329,7 +340,7 @@ func (p *pass) value(f *frame, code []byte) {
 // messageType compares the code of the message's kind with the number that its
 // name ends in, as XÖV messages are named.
 func (p *pass) messageType(code []byte) {
-	name := local(p.frames[0].name)
+	name := local(p.nameOf(&p.frames[0]))
 	i := bytes.LastIndexByte(name, '.')
 	if i < 0 || len(name)-i < 4 || !digits(name[i+1:]) {
 		return
@@ -421,7 +432,7 @@ func (p *pass) add(r fault.Reason, text string, args ...any) *Finding {
 	var path strings.Builder
 	for i := range p.frames {
 		path.WriteByte('/')
-		path.Write(local(p.frames[i].name))
+		path.Write(local(p.nameOf(&p.frames[i])))
 	}
 	f.Path = clipPath(path.String())
 	if n := len(p.frames); n > 0 {

@@ -11,9 +11,10 @@ import (
 // It keeps nothing but offsets into the document. What it cannot follow is an
 // error, never a panic: it is also fuzzed with documents nobody has looked at.
 type scanner struct {
-	raw []byte
-	pos int
-	tag tag
+	raw  []byte
+	pos  int
+	open int // length of the innermost open element's name, where it is known
+	tag  tag
 }
 
 type tagKind uint8
@@ -27,7 +28,7 @@ const (
 
 type tag struct {
 	kind  tagKind
-	name  []byte // as written
+	name  []byte // as written; of start tags
 	attrs []byte // what stands between name and >
 	from  int    // offset of <
 	to    int    // offset behind >
@@ -50,12 +51,20 @@ func (s *scanner) next() error {
 		}
 		switch s.raw[at+1] {
 		case '/':
-			end := bytes.IndexByte(s.raw[at:], '>')
-			if end < 0 {
+			// Whose end it is, is known: the document is well-formed.
+			end := at + 2 + s.open
+			if end >= len(s.raw) {
 				return errNotFollowed
 			}
-			s.pos = at + end + 1
-			s.tag = tag{kind: tagEnd, name: trimRight(s.raw[at+2 : at+end]), from: at, to: s.pos}
+			if s.raw[end] != '>' {
+				i := bytes.IndexByte(s.raw[at:], '>')
+				if i < 0 {
+					return errNotFollowed
+				}
+				end = at + i
+			}
+			s.pos = end + 1
+			s.tag.kind, s.tag.from, s.tag.to = tagEnd, at, s.pos
 			return nil
 		case '?':
 			if !s.past(at, "?>") {
@@ -95,7 +104,12 @@ func (s *scanner) start(at int) error {
 	for i < len(s.raw) && !delimiter[s.raw[i]] {
 		i++
 	}
-	t := tag{kind: tagStart, name: s.raw[at+1 : i], from: at}
+	t := &s.tag
+	*t = tag{kind: tagStart, name: s.raw[at+1 : i], from: at}
+	if i < len(s.raw) && s.raw[i] == '>' {
+		t.to, s.pos = i+1, i+1
+		return nil
+	}
 	begin, quote := i, byte(0)
 	for ; i < len(s.raw); i++ {
 		switch c := s.raw[i]; {
@@ -110,7 +124,7 @@ func (s *scanner) start(at int) error {
 			if n := len(t.attrs); n > 0 && t.attrs[n-1] == '/' {
 				t.attrs, t.kind = t.attrs[:n-1], tagEmpty
 			}
-			s.tag, s.pos = t, i+1
+			s.pos = i + 1
 			return nil
 		}
 	}
