@@ -197,8 +197,9 @@ const lateWork = 8 * time.Second
 
 // scene is a small life with something of everything: three cases with four
 // submissions each, of which one is refused at first, one is refused and then
-// taken, one is refused and closed; attachments; one that has to be assigned;
-// records on the portal's topic, good and bad. Whoever plays in it goes on until
+// taken, one is refused and closed; three that die at one door and are redriven
+// there as one job; attachments; one that has to be assigned; records on the
+// portal's topic, good and bad. Whoever plays in it goes on until
 // he has got what he came for, over the router's death.
 type scene struct {
 	t      *testing.T
@@ -223,7 +224,7 @@ type role struct {
 	posts   int
 }
 
-const roleCount = 15
+const roleCount = 19
 
 func newScene(t *testing.T, r *router, fv *fachverfahren, prefix string) *scene {
 	return &scene{t: t, r: r, fv: fv, prefix: prefix}
@@ -346,6 +347,7 @@ func (s *scene) play() {
 		return 204
 	}
 	var wg sync.WaitGroup
+	var bulk []*role
 	for c, m := range []mood{busy, refuse, refuse} {
 		caseID := uuid.NewSHA1(uuid.NameSpaceOID, fmt.Appendf(nil, "%s %d", s.prefix, c)).String()
 		var list []*role
@@ -374,11 +376,23 @@ func (s *scene) play() {
 			wg.Go(func() { s.end(list[1]) })
 		}
 	}
+	for i := range 3 {
+		bulk = append(bulk, s.cast(fmt.Sprint("bulk-", i), uuid.NewSHA1(uuid.NameSpaceOID, fmt.Appendf(nil, "%s bulk %d", s.prefix, i)).String(), nil))
+		s.fv.Expect(bulk[i].id, "", func(door string, _ int) int { return map[string]int{doorGewerbe: 204, doorArchiv: 422}[door] })
+	}
+	parked := s.cast("parked", bulk[0].caseID, nil)
+	s.fv.Expect(parked.id, bulk[0].id, nil)
 	attached := s.cast("attached", "", nil)
 	assigned := s.cast("assigned", "", map[string]any{"region": "081150030030"})
 	assigned.revision = 2
 	onTopic := s.cast("topic", "", nil)
 	onTopic.onTopic = true
+	wg.Go(func() {
+		for _, a := range append(bulk, parked) {
+			s.post(a)
+		}
+		s.redriveAll(bulk)
+	})
 	wg.Go(func() { s.post(attached) })
 	wg.Go(func() { s.post(assigned); s.assign(assigned) })
 	wg.Go(func() { s.write(onTopic.key, onTopic.body) })
@@ -456,6 +470,31 @@ func (s *scene) redrive(a *role) {
 		out, _ := r.CLI("dlq", "redrive", a.id, "--force")
 		return s.fv.Taken(doorGewerbe, a.id), out
 	})
+}
+
+// redriveAll redrives what is dead at the archive as one job, so slowly that each
+// item is ordered by itself.
+func (s *scene) redriveAll(list []*role) {
+	for _, a := range list {
+		s.dead(a)
+		s.fv.Mend(a.id)
+	}
+	var v jobView
+	s.eachTry("the preview of a job", func(r *router) (bool, string) {
+		out, err := r.CLI("dlq", "--json", "redrive", "--preview", "--destination", doors[doorArchiv], "--reason", "refused")
+		return err == nil && json.Unmarshal([]byte(out), &v) == nil, out
+	})
+	if v.Items != len(list) {
+		s.t.Errorf("the preview is %+v", v)
+	}
+	s.eachTry("the job", func(r *router) (bool, string) {
+		said, _ := r.CLI("dlq", "redrive", "--run", v.ID, "--rate", "4") // is refused once it was said
+		out, err := r.CLI("dlq", "--json", "jobs", v.ID)
+		return err == nil && json.Unmarshal([]byte(out), &v) == nil && v.State == "done" && v.Report.States["delivered"] == len(list), said + out
+	})
+	if v.Progress.Ordered != len(list) || v.Progress.Left != 0 {
+		s.t.Errorf("the job tells of %+v", v)
+	}
 }
 
 func (s *scene) end(a *role) {

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"weiche/internal/bus"
+	"weiche/internal/failpoint"
 	"weiche/internal/status"
 	"weiche/internal/submission"
 )
@@ -138,6 +139,7 @@ func (j *Jobs) Say(ctx context.Context, id uuid.UUID, w Word) (*View, error) {
 	if err := j.book.Write(ctx, r); err != nil {
 		return nil, err
 	}
+	failpoint.Hit("jobs.said")
 	j.Logger.Info("something was said to a job", "job", id, "kind", string(v.Kind), "verb", string(w.Verb), "operator", w.Operator, "reason", w.Reason, "force", w.Force)
 	return j.Get(ctx, id)
 }

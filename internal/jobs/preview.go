@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"weiche/internal/bus"
+	"weiche/internal/failpoint"
 	"weiche/internal/submission"
 )
 
@@ -134,6 +135,7 @@ func (j *Jobs) keep(ctx context.Context, job Job, all []found) error {
 		}
 		n++
 	}
+	failpoint.Hit("jobs.items-kept")
 	r, err := j.book.record(job.ID.String(), job)
 	if err != nil {
 		return err

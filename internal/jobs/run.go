@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"weiche/internal/bus"
+	"weiche/internal/failpoint"
 	"weiche/internal/fault"
 	"weiche/internal/status"
 	"weiche/internal/submission"
@@ -86,6 +87,7 @@ func (j *Jobs) step(ctx context.Context, tidied *time.Time) error {
 	if err := r.carry(ctx); err != nil {
 		return err
 	}
+	failpoint.Hit("jobs.seen")
 	rec, err := j.book.record(part(v.ID, partChunk, n), r.done)
 	if err != nil {
 		return err
@@ -93,6 +95,7 @@ func (j *Jobs) step(ctx context.Context, tidied *time.Time) error {
 	if err := j.book.Write(ctx, rec); err != nil {
 		return err
 	}
+	failpoint.Hit("jobs.told")
 	return j.judge(ctx, v)
 }
 
@@ -224,6 +227,7 @@ func (r *run) append(ctx context.Context, recs []*bus.Record, list []wanted) err
 	var f *fault.Error
 	switch {
 	case err == nil:
+		failpoint.Hit("jobs.ordered")
 		r.pending = append(r.pending, list...)
 		r.done.Done += len(list)
 		r.done.Ordered += len(list)
