@@ -4,12 +4,16 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/google/uuid"
 
+	"weiche/internal/bus"
 	"weiche/internal/kafkatest"
 	"weiche/internal/submission"
 )
@@ -18,7 +22,8 @@ import (
 // killed with a third done, the one that takes it over is rolled with two thirds
 // done. Exactly the previewed ones arrive, each under its one delivery id and
 // before what stands behind it in its case; the job ends, and its report and the
-// account add up on every router.
+// account add up on every router. Then a dead letter is deleted from the topic,
+// and the account by the topics says which.
 func TestRedriveJobOverReplicas(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts Apache Kafka")
@@ -144,7 +149,40 @@ func TestRedriveJobOverReplicas(t *testing.T) {
 	if len(twice) > 2*hands {
 		t.Errorf("%d came twice", len(twice))
 	}
+	lost := loseDeadLetter(t, a, late)
+	if out, err := a.CLI("reconcile", "--from-topics"); err == nil || !strings.Contains(out, lost) || !strings.Contains(out, "a difference of 1,") {
+		t.Errorf("a dead letter is gone, and the account says %v\n%s", err, out)
+	}
 	t.Logf("%d redriven over a death and a roll (at %d), %d of them twice under one id", n, atStop, len(twice))
+}
+
+// loseDeadLetter deletes the record of one of these submissions from the topic,
+// with everything before it in its partition, and returns which.
+func loseDeadLetter(t *testing.T, r *router, of []string) (lost string) {
+	t.Helper()
+	oldest := map[int32]int64{} // of one of them, by partition
+	ids := map[int32]string{}
+	readAll(t, connect(t, r.Kafka), bus.TopicDeadLetters, func(rec *bus.Record) {
+		id := rec.Headers[submission.HeaderSubject]
+		if _, known := oldest[rec.Partition]; !known && slices.Contains(of, id) {
+			oldest[rec.Partition], ids[rec.Partition] = rec.Offset, id
+		}
+	})
+	conf := sarama.NewConfig()
+	conf.Version = sarama.V3_6_0_0
+	admin, err := sarama.NewClusterAdmin(r.Kafka, conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = admin.Close() }()
+	for p, offset := range oldest {
+		if err := admin.DeleteRecords(bus.TopicDeadLetters, map[int32]int64{p: offset + 1}); err != nil {
+			t.Fatal(err)
+		}
+		return ids[p]
+	}
+	t.Fatal("no dead letter is there")
+	return ""
 }
 
 // startReplicas starts three routers on one Apache Kafka, with the same keys,
