@@ -144,8 +144,62 @@ func TestTimesOmitNothing(t *testing.T) {
 	if err != nil || len(tm.took) != 2 {
 		t.Fatalf("%v, %v", tm.took, err)
 	}
-	if p50 < time.Second || p99 < time.Second {
-		t.Errorf("p50 %s, p99 %s of what was due a second ago", p50, p99)
+	if p50 < 1000 || p99 < 1000 {
+		t.Errorf("p50 %v, p99 %v ms of what was due a second ago", p50, p99)
+	}
+}
+
+// The two measurements that write to one list replace their own rows only.
+func TestResultsOfTheOtherMeasurementAreKept(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "results.json")
+	names := func(list ...string) (out []result) {
+		for _, n := range list {
+			out = append(out, result{Name: n, Rate: 1.5})
+		}
+		return out
+	}
+	none := func(string) bool { return false }
+	others := func(name string) bool { return !isolationRow(name) }
+	for _, step := range []struct {
+		list []result
+		keep func(string) bool
+		want []string
+	}{
+		{names("isolation-x-with"), others, []string{"isolation-x-with"}},
+		{names("raw", "intake"), isolationRow, []string{"raw", "intake", "isolation-x-with"}},
+		{names("isolation-y-with"), others, []string{"raw", "intake", "isolation-y-with"}},
+		{names("new"), none, []string{"new"}},
+	} {
+		if err := writeResults(file, step.list, step.keep); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []result
+		if err := json.Unmarshal(b, &got); err != nil || !slices.EqualFunc(got, step.want, func(r result, name string) bool { return r.Name == name && r.Rate == 1.5 }) {
+			t.Errorf("%+v, %v, want %v", got, err, step.want)
+		}
+	}
+	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeResults(file, nil, others); err == nil {
+		t.Error("a list that cannot be read was replaced")
+	}
+}
+
+func TestIsolationTableSaysWhetherItIsMet(t *testing.T) {
+	row := func(says string, ratio50, ratio99 []float64) *isolated {
+		ms := []float64{10, 11, 12}
+		return &isolated{trouble: trouble{says: says}, well: runs{p50: ms, p99: ms}, ill: runs{p50: ms, p99: ms}, ratio50: ratio50, ratio99: ratio99}
+	}
+	text := isolationTable([]*isolated{row("good", []float64{1, 0.9, 1.3}, []float64{1.1, 1.05, 4}), row("bad", []float64{1, 1, 1}, []float64{1.2, 0.8, 1.3})})
+	for _, line := range []string{"| good | 11.0 | 11.0 | 1.00 (0.90 to 1.30) | 11.0 | 11.0 | 1.10 (1.05 to 4.00) | yes |", "| 1.20 (0.80 to 1.30) | no |"} {
+		if !strings.Contains(text, line) {
+			t.Errorf("%q is missing:\n%s", line, text)
+		}
 	}
 }
 

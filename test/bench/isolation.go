@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -33,6 +34,7 @@ const slowAnswer = 5 * time.Second
 func troubles() []trouble {
 	began := time.Now()
 	return []trouble{
+		{name: "none", destinations: 8, says: "none: how far two runs of the same lie apart", answer: func(http.ResponseWriter, *http.Request) {}},
 		{name: "refuses", destinations: 8, says: "one of 8 refuses connections", refuses: true},
 		{name: "hangs", destinations: 8, says: "one of 8 takes requests and never answers", answer: hang},
 		{name: "flaps", destinations: 8, says: "one of 8 answers 503 for two seconds of four", answer: func(w http.ResponseWriter, _ *http.Request) {
@@ -63,27 +65,59 @@ func isolationPace(o options) pace {
 // isolated is one trouble's row.
 type isolated struct {
 	trouble
-	well, ill runs      // p50 and p99 of each run, in milliseconds
-	ratios    []float64 // p99 with the fault by p99 without, of each pair
-	medians   []float64 // p50 likewise
+	well, ill        runs
+	ratio50, ratio99 []float64 // of each pair: with the fault by without
 }
 
-// measureIsolation measures pairs of runs and writes the table.
+// bearable is how much longer than without the fault it may take.
+const bearable = 1.1
+
+// isolationRow says whether a row of the results is one of these.
+func isolationRow(name string) bool { return strings.HasPrefix(name, "isolation-") }
+
+// chosenTroubles returns those that -only names.
+func (o options) chosenTroubles() ([]trouble, error) {
+	all := troubles()
+	if o.only == "" {
+		return all, nil
+	}
+	var list []trouble
+	for name := range strings.SplitSeq(o.only, ",") {
+		i := slices.IndexFunc(all, func(t trouble) bool { return t.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("there is no fault %q", name)
+		}
+		list = append(list, all[i])
+	}
+	return list, nil
+}
+
+// measureIsolation measures pairs of runs, round after round, and writes table
+// and results. One run before them is thrown away.
 func measureIsolation(ctx context.Context, o options) error {
-	began := time.Now()
-	var rows []*isolated
-	err := o.inLab(ctx, func(l *lab) error {
-		p := isolationPace(o)
+	chosen, err := o.chosenTroubles()
+	if err != nil {
+		return err
+	}
+	rows := make([]*isolated, len(chosen))
+	for i, t := range chosen {
+		rows[i] = &isolated{trouble: t, well: runs{name: "isolation-" + t.name + "-without"}, ill: runs{name: "isolation-" + t.name + "-with"}}
+	}
+	began, before := time.Now(), loadAverage()
+	p := isolationPace(o)
+	rounds := max(1, o.rounds)
+	err = o.inLab(ctx, func(l *lab) error {
 		if err := l.settle(standardPlan()); err != nil {
 			return err
 		}
-		if err := l.accept(ctx, "isolation", p.rate*int((p.warm+p.length)/time.Second), standardShape); err != nil {
+		if err := l.accept(ctx, "isolation", p.total(), standardShape); err != nil {
 			return err
 		}
-		for _, t := range troubles() {
-			row := &isolated{trouble: t}
-			rows = append(rows, row)
-			for round := range max(1, o.rounds) {
+		if _, err := l.latency(ctx, rows[0].contender(false), p); err != nil {
+			return err
+		}
+		for round := range rounds {
+			for _, row := range rows {
 				if err := o.pair(ctx, l, p, row, round); err != nil {
 					return err
 				}
@@ -94,10 +128,32 @@ func measureIsolation(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	p := isolationPace(o)
-	text := fmt.Sprintf("%s; %d pairs each, %d a second for %s, without the schema check; took %s.\n\n%s", began.UTC().Format(time.DateOnly), max(1, o.rounds), p.rate, p.length,
-		time.Since(began).Round(time.Second), isolationTable(rows))
+	text := fmt.Sprintf("%s, %d cores; %d pairs each, %d a second for %s; load of the machine %s before and %s after; took %s.\n\n%s", began.UTC().Format(time.DateOnly),
+		runtime.NumCPU(), rounds, p.rate, p.length, before, loadAverage(), time.Since(began).Round(time.Second), isolationTable(rows))
 	o.say("\n%s", text)
+	return o.publishIsolation(rows, text)
+}
+
+// loadAverage is that of the last minute.
+func loadAverage() string {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	first, _, _ := strings.Cut(string(b), " ")
+	return first
+}
+
+func (o options) publishIsolation(rows []*isolated, text string) error {
+	if o.out != "" {
+		var list []result
+		for _, r := range rows {
+			list = append(list, r.well.result(), r.ill.result())
+		}
+		if err := writeResults(filepath.Join(o.repo, o.out), list, func(name string) bool { return !isolationRow(name) }); err != nil {
+			return err
+		}
+	}
 	if o.doc == "" {
 		return nil
 	}
@@ -106,34 +162,44 @@ func measureIsolation(ctx context.Context, o options) error {
 
 // pair is one run without the fault and one with it, which of them first by turns.
 func (o options) pair(ctx context.Context, l *lab, p pace, row *isolated, round int) error {
-	var took [2][2]float64 // well, ill: p50, p99
+	var took [2]timed // without, with
 	order := []int{0, 1}
 	if round%2 == 1 {
 		slices.Reverse(order)
 	}
 	for _, ill := range order {
-		p50, p99, err := l.latency(ctx, row.contender(ill == 1), p)
-		if err != nil {
+		var err error
+		if took[ill], err = l.latency(ctx, row.contender(ill == 1), p); err != nil {
 			return fmt.Errorf("%s: %w", row.name, err)
 		}
-		took[ill] = [2]float64{p50.Seconds() * 1000, p99.Seconds() * 1000}
 	}
-	row.well.p50, row.well.p99 = append(row.well.p50, took[0][0]), append(row.well.p99, took[0][1])
-	row.ill.p50, row.ill.p99 = append(row.ill.p50, took[1][0]), append(row.ill.p99, took[1][1])
-	row.medians = append(row.medians, took[1][0]/took[0][0])
-	row.ratios = append(row.ratios, took[1][1]/took[0][1])
-	o.say("round %d  %-12s well p50 %.1f p99 %.1f ms, with the fault p50 %.1f p99 %.1f ms", round, row.name, took[0][0], took[0][1], took[1][0], took[1][1])
+	for i, r := range []*runs{&row.well, &row.ill} {
+		r.add(took[i].sample)
+		r.p50, r.p99 = append(r.p50, took[i].p50), append(r.p99, took[i].p99)
+	}
+	row.ratio50 = append(row.ratio50, took[1].p50/took[0].p50)
+	row.ratio99 = append(row.ratio99, took[1].p99/took[0].p99)
+	o.say("round %d  %-12s without p50 %.1f p99 %.1f ms, with the fault p50 %.1f p99 %.1f ms", round, row.name, took[0].p50, took[0].p99, took[1].p50, took[1].p99)
 	return nil
 }
 
 func isolationTable(rows []*isolated) string {
 	var b strings.Builder
-	b.WriteString("| fault | p50 ms without | with | ratio | p99 ms without | with | ratio | smallest to largest |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n")
+	b.WriteString("| fault | p50 ms without | with | ratio | p99 ms without | with | ratio | both within a tenth |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	for _, r := range rows {
-		fmt.Fprintf(&b, "| %s | %.1f | %.1f | %.2f | %.1f | %.1f | %.2f | %.2f to %.2f |\n", r.says, median(r.well.p50), median(r.ill.p50), median(r.medians),
-			median(r.well.p99), median(r.ill.p99), median(r.ratios), slices.Min(r.ratios), slices.Max(r.ratios))
+		met := "no"
+		if median(r.ratio50) <= bearable && median(r.ratio99) <= bearable {
+			met = "yes"
+		}
+		fmt.Fprintf(&b, "| %s | %.1f | %.1f | %s | %.1f | %.1f | %s | %s |\n", r.says, median(r.well.p50), median(r.ill.p50), spread(r.ratio50),
+			median(r.well.p99), median(r.ill.p99), spread(r.ratio99), met)
 	}
 	return b.String()
+}
+
+// spread writes the median of ratios, and the smallest and the largest.
+func spread(ratios []float64) string {
+	return fmt.Sprintf("%.2f (%.2f to %.2f)", median(ratios), slices.Min(ratios), slices.Max(ratios))
 }
 
 // contender is the router with this trouble, or with all well.

@@ -30,10 +30,16 @@ type pace struct {
 	grace        time.Duration // for what is still on its way at the end
 }
 
-// latency sends submissions at a pace and returns the median and the 99th
-// percentile of their times. What has not arrived within the grace counts as
-// long as it was waited for.
-func (l *lab) latency(ctx context.Context, k contender, p pace) (p50, p99 time.Duration, err error) {
+// timed is what came of a pace: the median and the 99th percentile of the times,
+// and what it took.
+type timed struct {
+	p50, p99 float64 // milliseconds
+	sample
+}
+
+// latency sends submissions at a pace and times them. What has not arrived within
+// the grace counts as long as it was waited for.
+func (l *lab) latency(ctx context.Context, k contender, p pace) (out timed, err error) {
 	err = l.with(ctx, k, 0, func(ctx context.Context, u *setup, c *child) error {
 		t := newTimes()
 		ctx, cancel := context.WithCancel(ctx)
@@ -42,27 +48,50 @@ func (l *lab) latency(ctx context.Context, k contender, p pace) (p50, p99 time.D
 		if err != nil {
 			return err
 		}
+		began := time.Now()
+		before, err := l.cpu(c)
+		if err != nil {
+			return err
+		}
 		if err := p.run(ctx, t, send); err != nil {
 			return err
 		}
 		t.await(ctx, c, p.grace)
+		if out.sample, err = l.used(c, before); err != nil {
+			return err
+		}
+		out.Records, out.Seconds = int64(p.total()), time.Since(began).Seconds()
 		cancel()
 		if err := wait(); err != nil {
 			return err
 		}
-		p50, p99, err = t.quantiles()
+		out.p50, out.p99, err = t.quantiles()
 		return err
 	})
-	return p50, p99, err
+	return out, err
 }
+
+// used is what a child and the broker have used since before.
+func (l *lab) used(c *child, before [2]float64) (s sample, err error) {
+	after, err := l.cpu(c)
+	if err != nil {
+		return s, err
+	}
+	s.CPU, s.BrokerCPU = after[0]-before[0], after[1]-before[1]
+	s.PeakMiB, err = peakMiB(c.cmd.Process.Pid)
+	return s, err
+}
+
+func (p pace) gap() time.Duration { return time.Second / time.Duration(p.rate) }
+
+// total is how many are sent.
+func (p pace) total() int { return int((p.warm + p.length) / p.gap()) }
 
 // run calls send when each submission is due.
 func (p pace) run(ctx context.Context, t *times, send func(n int, due time.Time, counts bool) error) error {
 	start := time.Now().Add(100 * time.Millisecond)
-	gap := time.Second / time.Duration(p.rate)
-	total := int((p.warm + p.length) / gap)
-	for n := range total {
-		due := start.Add(time.Duration(n) * gap)
+	for n := range p.total() {
+		due := start.Add(time.Duration(n) * p.gap())
 		if d := time.Until(due); d > 0 {
 			time.Sleep(d)
 		}
@@ -223,13 +252,16 @@ func (t *times) await(ctx context.Context, c *child, grace time.Duration) {
 	clear(t.due)
 }
 
-func (t *times) quantiles() (p50, p99 time.Duration, err error) {
+// quantiles returns them in milliseconds.
+func (t *times) quantiles() (p50, p99 float64, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.took) == 0 {
 		return 0, 0, errors.New("nothing was timed")
 	}
 	slices.Sort(t.took)
-	at := func(q float64) time.Duration { return t.took[min(len(t.took)-1, int(q*float64(len(t.took))))] }
+	at := func(q float64) float64 {
+		return t.took[min(len(t.took)-1, int(q*float64(len(t.took))))].Seconds() * 1000
+	}
 	return at(0.5), at(0.99), nil
 }

@@ -216,11 +216,11 @@ func (o options) turn(ctx context.Context, l *lab, k contender, round int, found
 		found.add(s)
 	}
 	if counts && o.pace.rate > 0 && !k.once {
-		p50, p99, err := l.latency(ctx, k, o.pace)
+		took, err := l.latency(ctx, k, o.pace)
 		if err != nil {
 			return err
 		}
-		one.p50, one.p99 = []float64{p50.Seconds() * 1000}, []float64{p99.Seconds() * 1000}
+		one.p50, one.p99 = []float64{took.p50}, []float64{took.p99}
 		found.p50, found.p99 = append(found.p50, one.p50...), append(found.p99, one.p99...)
 	}
 	r := one.result()
@@ -250,7 +250,7 @@ func visited() map[string]bool {
 // publish writes results and tables where they go.
 func (o options) publish(list []result, text string) error {
 	if o.out != "" {
-		if err := writeResults(filepath.Join(o.repo, o.out), list); err != nil {
+		if err := writeResults(filepath.Join(o.repo, o.out), list, isolationRow); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -74,9 +75,24 @@ func round(v float64, digits int) float64 {
 	return out
 }
 
-// writeResults writes the list.
-func writeResults(path string, list []result) error {
-	b, err := json.MarshalIndent(list, "", "  ")
+// writeResults writes the list. Of what stands there, rows that other marks as
+// another measurement's are kept.
+func writeResults(path string, list []result, other func(name string) bool) error {
+	var old []result
+	switch b, err := os.ReadFile(path); {
+	case err == nil:
+		if err := json.Unmarshal(b, &old); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	case !errors.Is(err, os.ErrNotExist):
+		return err
+	}
+	old = slices.DeleteFunc(old, func(r result) bool { return !other(r.Name) })
+	at := len(old)
+	if len(old) > 0 && isolationRow(old[0].Name) {
+		at = 0 // these come last
+	}
+	b, err := json.MarshalIndent(slices.Insert(old, at, list...), "", "  ")
 	if err != nil {
 		return err
 	}
