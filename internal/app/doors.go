@@ -27,9 +27,6 @@ import (
 	"weiche/internal/telemetry"
 )
 
-// LocalOperator is the operator that the first start makes, with every right.
-const LocalOperator = "local"
-
 // holders are the operators in force and the example keys.
 type holders struct {
 	operators []config.Operator
@@ -64,7 +61,7 @@ func (a *App) credentials(cfg *config.Config) (*holders, error) {
 	if err != nil {
 		return nil, err
 	}
-	h.operators = append([]config.Operator{{Name: LocalOperator, TokenSHA256: hashSecret(token),
+	h.operators = append([]config.Operator{{Name: config.LocalOperator, TokenSHA256: hashSecret(token),
 		Rights: []config.Right{config.RightView, config.RightOperate, config.RightPayload}}}, cfg.Router.Operators...)
 	return h, nil
 }

@@ -198,7 +198,7 @@ func (a tidying) cutHeld(ctx context.Context) error {
 	if err := a.projector.WaitAsked(ctx); err != nil {
 		return err
 	}
-	err := a.store.Held(ctx, a.since(a.router.Retention.RefusedDays), func(h submission.Held) {
+	err := a.store.Held(ctx, a.since(a.router.Retention.RefusedDays), a.since(a.router.Retention.EditedDays), func(h submission.Held) {
 		if at := low[h.Topic]; h.Partition >= 0 && int(h.Partition) < len(at) {
 			at[h.Partition] = min(at[h.Partition], h.Offset)
 		}

@@ -103,6 +103,9 @@ type Retention struct {
 	// RefusedDays is how long the bytes are kept of records that were refused on
 	// an intake topic. Default 90.
 	RefusedDays int `yaml:"refused_days"`
+	// EditedDays is how long both forms of an edited submission are kept after the
+	// edit, once it is finished. Default 90.
+	EditedDays int `yaml:"edited_days"`
 	// PayloadDays is when a day's key is destroyed, once nothing of that day is
 	// unfinished: from then on nobody can read the payload of its submissions.
 	// The account stays. Default 0.
@@ -239,6 +242,23 @@ type Operator struct {
 	Pos         Pos               `yaml:"-"`
 }
 
+// Edits says how a Land's dead submissions may be edited.
+type Edits struct {
+	// SecondOperator asks for a second pair of eyes: an edit takes effect once
+	// another named operator has approved it. Default false.
+	SecondOperator bool `yaml:"second_operator"`
+	// Expire is how long a proposal stands. Default 168h.
+	Expire Duration `yaml:"expire"`
+}
+
+// DefaultEditExpire is how long a proposal stands where the Land does not say.
+const DefaultEditExpire = 168 * time.Hour
+
+// LocalOperator is the operator that the router makes at its first start, with
+// every right. Whoever can read its token in the data directory is it, so it is
+// nobody by name.
+const LocalOperator = "local"
+
 // Land is one tenant's configuration: a folder under config/lands/.
 type Land struct {
 	Key          submission.Land
@@ -250,6 +270,7 @@ type Land struct {
 	Destinations []Destination
 	Rules        []Rule
 	Portals      []*Portal
+	Edits        Edits
 	Pos          Pos
 }
 

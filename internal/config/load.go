@@ -184,8 +184,10 @@ func (l *loader) folder(name string, key submission.Land) *folder {
 		Land     submission.Land `yaml:"land"`
 		Name     string          `yaml:"name"`
 		Services []Offer         `yaml:"services"`
+		Edits    Edits           `yaml:"edits"`
 		Pos      Pos             `yaml:"-"`
 	}
+	head.Edits.Expire = DefaultEditExpire
 	var authorities struct {
 		Authorities []Authority `yaml:"authorities"`
 	}
@@ -202,12 +204,13 @@ func (l *loader) folder(name string, key submission.Land) *folder {
 	dLand := file(fileLand, &head)
 	c := &checker{land: land}
 	if len(dLand.problems) == 0 || head.Land != "" {
-		land.Name, land.Services, land.Pos = head.Name, head.Services, head.Pos
+		land.Name, land.Services, land.Edits, land.Pos = head.Name, head.Services, head.Edits, head.Pos
 		around := head.Pos
 		if around.Line == 0 {
 			around = Pos{File: filepath.Join(land.Dir, fileLand), Line: 1} // an empty file
 		}
 		c.head(dLand, around, head.Land, &head.Land, &head.Name)
+		dLand.positive(func(v any) Pos { return dLand.of(v, around) }, map[string]any{"expire": &head.Edits.Expire})
 	}
 	c.haveServices = !dLand.problems.Failed()
 

@@ -36,7 +36,7 @@ func Defaults() Router {
 		Blobs:  Blobs{Dir: "blobs"},
 		Status: Status{File: "status.db"},
 		// Portals repeat within days; refusals are looked at within weeks.
-		Retention: Retention{ClaimsDays: 30, RefusedDays: 90},
+		Retention: Retention{ClaimsDays: 30, RefusedDays: 90, EditedDays: 90},
 		Checks:    Checks{CodeLists: CodeListsWarn},
 		Log:       Log{Level: "info"},
 		Drain:     25 * time.Second,
@@ -122,7 +122,7 @@ func (d *decoder) checkRouter(r *Router) {
 	if r.Status.File == "" {
 		d.add(at(&r.Status.File).Problem("file is empty: the status store's file is named here"))
 	}
-	for name, days := range map[string]*int{"claims_days": &r.Retention.ClaimsDays, "refused_days": &r.Retention.RefusedDays, "payload_days": &r.Retention.PayloadDays} {
+	for name, days := range map[string]*int{"claims_days": &r.Retention.ClaimsDays, "refused_days": &r.Retention.RefusedDays, "edited_days": &r.Retention.EditedDays, "payload_days": &r.Retention.PayloadDays} {
 		if *days < 0 {
 			d.add(at(days).Problem("%s is %d; it is a number of days, 0 for ever", name, *days))
 		}
@@ -246,7 +246,7 @@ func (d *decoder) checkOperators(operators []Operator) {
 		switch at := d.of(&o.Name, o.Pos); {
 		case !idShape.MatchString(o.Name) || len(o.Name) > maxID:
 			d.add(at.Problem("operator %q: small letters and digits are expected, joined by -, _ or .", clip(o.Name)))
-		case o.Name == "local":
+		case o.Name == LocalOperator:
 			d.add(at.Problem("the operator local is made by the router; choose another name"))
 		case again:
 			d.add(at.Problem("operator %q stands here for the second time, first in line %d", o.Name, first.Line))

@@ -177,6 +177,9 @@ func (b *batch) write(w *work, c *changes) error {
 		was = w.was.acct
 	}
 	c.count(was, a)
+	if err := b.writeEdits(w, was); err != nil {
+		return err
+	}
 	return b.writeDeliveries(w, was, c)
 }
 

@@ -46,8 +46,12 @@ func (l *Ledger) Refused(ctx context.Context, event uuid.UUID) (bool, error) {
 
 // Held calls fn with the place of every record that holds the bytes of
 // something unfinished: what dispatch holds unassigned or dead, what delivery
-// holds dead, and what was refused at refusedFrom or later.
-func (s *Store) Held(ctx context.Context, refusedFrom time.Time, fn func(submission.Held)) error {
+// holds dead, what was refused at refusedFrom or later, and both forms of what
+// was edited at editedFrom or later.
+func (s *Store) Held(ctx context.Context, refusedFrom, editedFrom time.Time, fn func(submission.Held)) error {
+	if err := s.edited(ctx, editedFrom, fn); err != nil {
+		return err
+	}
 	for _, list := range []func(context.Context, Filter) ([]Letter, string, error){s.DeadLetters, s.UnassignedList, s.Refusals} {
 		for f := (Filter{Limit: MaxLimit}); ; {
 			page, next, err := list(ctx, f)

@@ -67,6 +67,7 @@ func (w *rowWriter) account(a *submission.Account) {
 		w.delivery(d)
 	}
 	w.text(string(a.Own))
+	w.desk(a)
 }
 
 func (r *rowReader) account(a *submission.Account) {
@@ -83,6 +84,58 @@ func (r *rowReader) account(a *submission.Account) {
 		a.Deliveries = append(a.Deliveries, r.delivery())
 	}
 	a.Own = submission.State(r.text())
+	r.desk(a)
+}
+
+// desk writes what operators did; most accounts have nothing of it.
+func (w *rowWriter) desk(a *submission.Account) {
+	w.int(int64(len(a.Edits)))
+	for _, e := range a.Edits {
+		w.edit(e)
+	}
+	w.int(int64(a.Looks))
+	w.int(int64(len(a.Looked)))
+	for _, id := range a.Looked {
+		w.uuid(id)
+	}
+}
+
+func (r *rowReader) desk(a *submission.Account) {
+	for n := r.int(); n > 0 && !r.failed; n-- {
+		a.Edits = append(a.Edits, r.edit())
+	}
+	a.Looks = int(r.int())
+	for n := r.int(); n > 0 && !r.failed; n-- {
+		a.Looked = append(a.Looked, r.uuid())
+	}
+}
+
+func (w *rowWriter) edit(e *submission.Edit) {
+	w.uuid(e.ID)
+	w.int(int64(e.Revision))
+	for _, text := range []string{string(e.State), e.Operator, e.Reason, e.Authority, e.By, e.Word, e.Cause} {
+		w.text(text)
+	}
+	w.time(e.At)
+	w.time(e.Expires)
+	w.time(e.Closed)
+	w.int(int64(len(e.Fields)))
+	for _, f := range e.Fields {
+		w.text(f)
+	}
+	w.int(int64(e.More))
+	w.held(e.Held)
+	w.held(e.Original)
+}
+
+func (r *rowReader) edit() *submission.Edit {
+	e := &submission.Edit{ID: r.uuid(), Revision: int(r.int()), State: submission.EditState(r.text()), Operator: r.text(), Reason: r.text(), Authority: r.text(),
+		By: r.text(), Word: r.text(), Cause: r.text(), At: r.time(), Expires: r.time(), Closed: r.time()}
+	for n := r.int(); n > 0 && !r.failed; n-- {
+		e.Fields = append(e.Fields, r.text())
+	}
+	e.More, e.Held, e.Original = int(r.int()), r.held(), r.held()
+	return e
 }
 
 func (w *rowWriter) decision(d *submission.Decision) {

@@ -34,6 +34,9 @@ CREATE TABLE IF NOT EXISTS {}deliveries (
 CREATE INDEX IF NOT EXISTS {}deliveries_partition ON {}deliveries (partition);
 CREATE INDEX IF NOT EXISTS {}deliveries_waiting ON {}deliveries (destination, waiting_since) WHERE state = 'waiting';
 CREATE INDEX IF NOT EXISTS {}deliveries_dead ON {}deliveries (updated_at) WHERE state = 'dead';
+CREATE TABLE IF NOT EXISTS {}edits (
+  id BLOB PRIMARY KEY, submission INTEGER NOT NULL, state TEXT NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS {}edits_proposed ON {}edits (at, id) WHERE state = 'proposed';
 CREATE TABLE IF NOT EXISTS {}segments (n INTEGER PRIMARY KEY, links BLOB NOT NULL, data BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS {}strays (submission BLOB NOT NULL, place BLOB NOT NULL, PRIMARY KEY (submission, place)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS {}claims (id BLOB PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
@@ -69,7 +72,7 @@ CREATE TABLE IF NOT EXISTS {}untold (
 
 // schemaVersion rises with every change of the tables or of an account's form
 // in them; an older file is projected anew.
-const schemaVersion = 3
+const schemaVersion = 4
 
 type epochKey struct {
 	stage     submission.Stage
@@ -108,7 +111,7 @@ type generation struct {
 
 	// Writer's statements. Those of a pair take one row and many.
 	putSubmission, putDelivery, putClaim, dropClaims, findEntries pair
-	setSubmission, setState, dropDelivery, putSegment, putStray, putRefusal, putEpoch, putOffset, putUndecodable, putTampering,
+	setSubmission, setState, dropDelivery, putEdit, putSegment, putStray, putRefusal, putEpoch, putOffset, putUndecodable, putTampering,
 	addAccepted, addCount, addDeliveryCount, linksAt, addHour, addHourly, putTallied, putCopies, dropCopies, putUntold, dropUntold *sql.Stmt
 	// Readers' statements.
 	readEntry, readSegment, readStrays *sql.Stmt
@@ -181,6 +184,7 @@ func (g *generation) prepare(w, r *sql.DB) error {
 			sender_hash=?, destinations=?, body=? WHERE n=?`},
 		{w, &g.setState, `UPDATE {}submissions SET state=?, own=?, reason=?, updated_at=?, destinations=?, body=? WHERE n=?`},
 		{w, &g.dropDelivery, `DELETE FROM {}deliveries WHERE submission = ? AND id = ?`},
+		{w, &g.putEdit, `INSERT OR REPLACE INTO {}edits VALUES (?,?,?,?)`},
 		{w, &g.putSegment, `INSERT INTO {}segments VALUES (?,?,?)`},
 		{w, &g.putStray, `INSERT OR IGNORE INTO {}strays VALUES (?,?)`},
 		{w, &g.putRefusal, `INSERT INTO {}refusals VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING`},

@@ -88,6 +88,11 @@ type Account struct {
 	Deliveries []*DeliveryAccount `json:"deliveries,omitempty"` // of the current revision
 	// own is what dispatch itself says, before any delivery speaks.
 	Own State `json:"own"`
+	// Edits are operators' edits of its form, proposals included, as they came.
+	Edits []*Edit `json:"edits,omitempty"`
+	Looks int     `json:"looks,omitempty"` // at its payload
+	// Looked are the newest of them by the ids of their events.
+	Looked []uuid.UUID `json:"-"`
 }
 
 // Known says whether the submission was ever accepted.
@@ -115,6 +120,10 @@ func (a *Account) Clone() *Account {
 		d = cloneOf(d)
 		d.DueAt, d.WaitingSince, d.Held = cloneOf(d.DueAt), cloneOf(d.WaitingSince), cloneOf(d.Held)
 		c.Deliveries[i] = d
+	}
+	c.Edits, c.Looked = slices.Clone(a.Edits), slices.Clone(a.Looked)
+	for i, e := range c.Edits {
+		c.Edits[i] = e.clone()
 	}
 	return &c
 }
@@ -189,7 +198,9 @@ func (a *Account) Apply(e Event) bool {
 		a.accept(e.Submission, e.CaseID, e.Portal, e.Land, e.Service, *e.Accepted)
 		a.Copied = true
 		return true
-	case EventDecided, EventUnassigned, EventAssigned, EventRedriven, EventDead, EventClosed:
+	case EventProposed, EventDeclined, EventLooked:
+		return a.applyDesk(e)
+	case EventDecided, EventUnassigned, EventAssigned, EventEdited, EventRedriven, EventDead, EventClosed:
 		if e.DeliveryID == uuid.Nil {
 			return a.applyDispatch(e)
 		}
@@ -204,14 +215,17 @@ func (a *Account) applyDispatch(e Event) bool {
 		return false
 	}
 	switch e.Type {
-	case EventAssigned, EventRedriven:
+	case EventAssigned, EventRedriven, EventEdited:
 		// The decision that follows carries the raised revision.
 		if e.Revision != a.Dispatched+1 || e.Revision <= a.Instructed {
 			return false
 		}
 		a.Instructed = e.Revision
-		if e.Type == EventRedriven {
+		switch e.Type {
+		case EventRedriven:
 			a.Redrives++
+		case EventEdited:
+			a.edited(e)
 		}
 	case EventDecided:
 		if e.Revision <= a.Dispatched || e.Decision == nil {
@@ -334,6 +348,7 @@ func (a *Account) settleDelivery(d *DeliveryAccount, e Event) {
 // finished of its deliveries.
 func (a *Account) settle(at time.Time) {
 	a.State, a.UpdatedAt = a.Own, at
+	defer a.overtake(at)
 	if a.Own != InFlight || len(a.Deliveries) == 0 {
 		return
 	}

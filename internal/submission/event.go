@@ -24,6 +24,10 @@ const (
 	EventDead       EventType = "dead"
 	EventRedriven   EventType = "redriven"
 	EventClosed     EventType = "closed"     // an operator ended it: rejected
+	EventProposed   EventType = "proposed"   // an operator's edit that waits for a second one
+	EventEdited     EventType = "edited"     // an operator changed the form of what was dead
+	EventDeclined   EventType = "declined"   // an edit, or the proposal of one, came to nothing
+	EventLooked     EventType = "looked"     // an operator read payload
 	EventRejected   EventType = "rejected"   // the Fachverfahren refuses it
 	EventRefused    EventType = "refused"    // a record on an intake topic that was never accepted
 	EventOwner      EventType = "owner"      // a new owner of a stage's partition, with its epoch
@@ -89,6 +93,7 @@ type Event struct {
 	// an operator's deed
 	Operator string `json:"operator,omitempty"`
 	Note     string `json:"note,omitempty"`
+	Edit     *Edit  `json:"edit,omitempty"` // proposed, edited, declined
 
 	// checkpoint: hash of the partition up to and without this event, signature
 	Checkpoint *Checkpoint `json:"checkpoint,omitempty"`

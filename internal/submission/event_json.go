@@ -83,6 +83,9 @@ func (w *jsonWriter) event(e *Event) {
 	w.someInt("order", e.Order)
 	w.some("operator", e.Operator)
 	w.some("note", e.Note)
+	if e.Edit != nil { // seldom: encoding/json writes it, and reads it
+		w.value("edit", e.Edit)
+	}
 	if c := e.Checkpoint; c != nil {
 		w.key("checkpoint")
 		w.open()
@@ -91,11 +94,8 @@ func (w *jsonWriter) event(e *Event) {
 		w.text("jws", c.JWS)
 		w.close()
 	}
-	if t := e.Counted; t != nil { // seldom: encoding/json writes it, and reads it
-		w.key("counted")
-		b, err := json.Marshal(t)
-		w.fail(err)
-		w.b = append(w.b, b...)
+	if e.Counted != nil { // likewise
+		w.value("counted", e.Counted)
 	}
 	w.close()
 }
@@ -178,6 +178,13 @@ func (w *jsonWriter) text(name, v string) {
 	quoted, err := json.Marshal(v)
 	w.fail(err)
 	w.b = append(w.b, quoted...)
+}
+
+func (w *jsonWriter) value(name string, v any) {
+	w.key(name)
+	b, err := json.Marshal(v)
+	w.fail(err)
+	w.b = append(w.b, b...)
 }
 
 func (w *jsonWriter) some(name, v string) {

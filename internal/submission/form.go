@@ -21,6 +21,13 @@ func (e *Envelope) Form() (any, error) {
 	return form, err
 }
 
+// WithData returns the envelope with other form data.
+func (e *Envelope) WithData(data json.RawMessage) *Envelope {
+	c := *e
+	c.Data, c.form = data, nil
+	return &c
+}
+
 // decodeForm reads one JSON value. What the quick way below does not read, well
 // or not, is left to encoding/json.
 func decodeForm(data []byte) (any, error) {

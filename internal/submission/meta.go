@@ -1,6 +1,7 @@
 package submission
 
 import (
+	"encoding/json"
 	"strconv"
 	"strings"
 	"time"
@@ -67,6 +68,10 @@ const (
 	InstructAssign  InstructionKind = "assign"
 	InstructRedrive InstructionKind = "redrive"
 	InstructClose   InstructionKind = "close"
+	InstructEdit    InstructionKind = "edit"    // decide on an edited form
+	InstructPropose InstructionKind = "propose" // the same, once a second operator agrees
+	InstructDecline InstructionKind = "decline" // a proposal shall come to nothing
+	InstructLook    InstructionKind = "look"    // tell that somebody reads payload
 	// Dispatch's own word to delivery: a higher revision has taken the place of a
 	// dead delivery, which holds its case no longer.
 	InstructRelease InstructionKind = "release"
@@ -78,9 +83,13 @@ type Instruction struct {
 	Kind      InstructionKind `json:"kind"`
 	Operator  string          `json:"operator"`
 	Authority string          `json:"authority,omitempty"` // assign
-	Reason    string          `json:"reason,omitempty"`    // close
+	Reason    string          `json:"reason,omitempty"`    // close, decline, look
 	Force     bool            `json:"force,omitempty"`
 	Job       string          `json:"job,omitempty"` // of many orders, the job's id
+	// ID tells one look at payload from another.
+	ID uuid.UUID `json:"id,omitzero"`
+	// Edit says what is edited, proposed or declined.
+	Edit *Edit `json:"edit,omitempty"`
 	// Replaces names the dead deliveries that a higher revision takes the place of.
 	Replaces []Replaced `json:"replaces,omitempty"`
 	At       time.Time  `json:"at"`
@@ -180,6 +189,12 @@ func (w *headerWriter) meta(m *Meta, recordType string) {
 		if len(i.Replaces) > 0 {
 			h["ce_replaces"] = replacesText(i.Replaces)
 		}
+		if i.ID != uuid.Nil {
+			w.uuid("ce_orderid", i.ID)
+		}
+		if i.Edit != nil {
+			h["ce_edit"] = editText(i.Edit)
+		}
 		if i.Force {
 			h["ce_force"] = "true"
 		}
@@ -205,11 +220,33 @@ func ParseMeta(h map[string]string) (Meta, error) {
 		if m.Instruction.Replaces, ok = parseReplaces(h["ce_replaces"]); !ok {
 			r.fail("ce_replaces", "is malformed")
 		}
+		if h["ce_orderid"] != "" {
+			m.Instruction.ID = r.uuid("ce_orderid")
+		}
+		if text := h["ce_edit"]; text != "" {
+			if m.Instruction.Edit, ok = parseEdit(text); !ok {
+				r.fail("ce_edit", "is malformed")
+			}
+		}
 	}
 	if m.Portal == "" || m.Land == "" || m.Service == "" {
 		r.fail("ce_portal, ce_land or ce_service", "is missing")
 	}
 	return m, r.err
+}
+
+// editText writes an edit as the JSON object it is.
+func editText(e *Edit) string {
+	b, err := json.Marshal(e)
+	if err != nil {
+		return "{}" // only a time beyond the year 9999 cannot be written; nobody's order has one
+	}
+	return string(b)
+}
+
+func parseEdit(s string) (*Edit, bool) {
+	e := &Edit{}
+	return e, json.Unmarshal([]byte(s), e) == nil && e.ID != uuid.Nil
 }
 
 // replacesText writes "destination=order,…"; a destination's name has neither sign.

@@ -32,6 +32,8 @@ type Store interface {
 	DeadLetters(ctx context.Context, f status.Filter) ([]status.Letter, string, error)
 	UnassignedList(ctx context.Context, f status.Filter) ([]status.Letter, string, error)
 	Refusals(ctx context.Context, f status.Filter) ([]status.Letter, string, error)
+	Proposals(ctx context.Context, f status.Filter) ([]status.Proposal, string, error)
+	Held(ctx context.Context, refusedFrom, editedFrom time.Time, fn func(submission.Held)) error
 	Unfinished(ctx context.Context, partition int32) ([]status.Unfinished, error)
 	Counts(ctx context.Context) ([]status.Count, error)
 	Destinations(ctx context.Context) ([]status.DestinationCount, error)
@@ -181,7 +183,11 @@ func draw(rt *rapid.T) *Log {
 		n := rapid.IntRange(1, 3).Draw(rt, "n")
 		held := &submission.Held{Topic: "weiche.deadletters", Partition: p, Offset: int64(l.n)}
 		e := submission.Event{Epoch: epoch, Attempt: n, Sequence: n, Redrive: n, Reason: rapid.SampledFrom([]string{"timeout", "refused"}).Draw(rt, "reason"), Held: held, Order: int64(n)}
-		switch rapid.IntRange(0, 15).Draw(rt, "step") {
+		switch rapid.IntRange(0, 17).Draw(rt, "step") {
+		case 16, 17:
+			ed := &submission.Edit{ID: submission.NewEventID(submission.EventEdited, m.ID, strconv.Itoa(n)), Revision: n, Operator: "anna", Fields: []string{"/a"}, Held: held, Original: held}
+			written = append(written, l.Event(m, rapid.SampledFrom([]submission.EventType{submission.EventProposed, submission.EventEdited, submission.EventDeclined,
+				submission.EventLooked}).Draw(rt, "desk"), submission.Event{Epoch: epoch, Revision: n, Reason: e.Reason, Edit: ed}))
 		case 0:
 			l.Claim(m)
 		case 1, 2:
@@ -253,6 +259,13 @@ func Picture(ctx context.Context, s Store, l *Log) (string, error) {
 	note("unassigned", un, err)
 	ref, _, err := s.Refusals(ctx, all)
 	note("refusals", ref, err)
+	proposals, _, err := s.Proposals(ctx, all)
+	note("proposals", proposals, err)
+	for _, a := range subs {
+		if e := a.Proposed(); e != nil && !slices.ContainsFunc(proposals, func(p status.Proposal) bool { return p.Edit.ID == e.ID }) {
+			errs = append(errs, fmt.Errorf("the proposal %s is not listed", e.ID))
+		}
+	}
 	counts, err := s.Counts(ctx)
 	for _, c := range counts {
 		if !c.AddsUp {
@@ -306,6 +319,7 @@ func Run(t *testing.T, open Open) {
 	t.Run("IncrementalEqualsRebuilt", func(t *testing.T) { rapid.Check(t, func(rt *rapid.T) { incrementalEqualsRebuilt(rt, open) }) })
 	t.Run("Stories", func(t *testing.T) { stories(t, open) })
 	t.Run("Lists", func(t *testing.T) { lists(t, open) })
+	t.Run("Edits", func(t *testing.T) { edits(t, open) })
 	t.Run("BrokenRecordsPass", func(t *testing.T) { brokenRecordsPass(t, open) })
 	t.Run("SupersededOwners", func(t *testing.T) { supersededOwners(t, open) })
 }
@@ -496,6 +510,76 @@ func stories(t *testing.T, open Open) {
 	events, err := s.Events(ctx, waits.ID)
 	if err != nil || len(events) != 5 || events[0].Event.Type != submission.EventAccepted || !events[4].Effective {
 		t.Errorf("events are %+v, %v", events, err)
+	}
+}
+
+// edits are found while they wait for a second operator, and the records that
+// hold both forms are named while the submission is unfinished and for a time
+// after the edit.
+func edits(t *testing.T, open Open) {
+	ctx := context.Background()
+	s, l := opened(t, open), NewLog()
+	at := func(offset int64) *submission.Held {
+		return &submission.Held{Topic: "weiche.deadletters", Partition: 1, Offset: offset}
+	}
+	made := map[string]submission.Meta{}
+	for i, name := range []string{"open", "elsewhere", "done", "finished", "declined"} {
+		m, n := l.Meta(name, []submission.Land{"08", "14"}[min(1, i%4)]), int64(10*i)
+		made[name] = m
+		l.Accepted(m, 0)
+		l.Event(m, submission.EventDead, submission.Event{Revision: 1, Reason: "mapping-failed", Held: at(n)})
+		ed := &submission.Edit{ID: uuid.New(), Revision: 2, Operator: "anna", At: t0, Held: at(n + 1), Original: at(n)}
+		switch name {
+		case "open", "elsewhere", "declined":
+			l.Event(m, submission.EventProposed, submission.Event{Revision: 2, Edit: ed})
+		default:
+			l.Event(m, submission.EventEdited, submission.Event{Revision: 2, Edit: ed})
+			l.Decided(m, 0, 2, "a")
+		}
+		if name == "declined" {
+			l.Event(m, submission.EventDeclined, submission.Event{Revision: 1, Edit: ed, Reason: submission.CauseRejected})
+		}
+	}
+	l.About(made["finished"], submission.EventDelivered, "a", submission.Event{Revision: 2, Attempt: 1})
+	project(t, s, l)
+
+	list := func(f status.Filter) (ids []uuid.UUID, next string) {
+		found, next, err := s.Proposals(ctx, f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range found {
+			ids = append(ids, p.Submission)
+			if p.Edit == nil || p.Edit.State != submission.EditProposed {
+				t.Errorf("listed is %+v", p.Edit)
+			}
+		}
+		return ids, next
+	}
+	if got, next := list(status.Filter{}); len(got) != 2 || next != "" {
+		t.Errorf("proposals are %v, %q", got, next)
+	}
+	if got, _ := list(status.Filter{Lands: []submission.Land{"08"}}); len(got) != 1 || got[0] != made["open"].ID {
+		t.Errorf("of one Land: %v", got)
+	}
+	one, next := list(status.Filter{Limit: 1})
+	rest, end := list(status.Filter{Limit: 1, After: next})
+	if len(one) != 1 || len(rest) != 1 || one[0] == rest[0] || end != "" {
+		t.Errorf("page by page: %v, %v, %q", one, rest, end)
+	}
+	held := func(from time.Time) map[int64]bool {
+		out := map[int64]bool{}
+		if err := s.Held(ctx, t0, from, func(h submission.Held) { out[h.Offset] = true }); err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	for offset, want := range map[int64][2]bool{0: {true, true}, 1: {true, true}, 20: {true, true}, 21: {true, true}, 30: {true, false}, 31: {true, false}, 40: {true, true}, 41: {true, true}} {
+		for i, from := range []time.Time{t0, t0.Add(time.Millisecond)} {
+			if got := held(from)[offset]; got != want[i] {
+				t.Errorf("record %d is held: %t with edits of %s or later", offset, got, from)
+			}
+		}
 	}
 }
 
