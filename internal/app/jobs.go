@@ -29,8 +29,11 @@ type foresight struct {
 
 // Try implements jobs.Foresight.
 func (f foresight) Try(ctx context.Context, m submission.Meta, value []byte) jobs.Trial {
-	now := f.dispatch.Try(ctx, m, value)
-	out := jobs.Trial{Reason: string(now.Reason), Unassigned: now.Decision == nil}
+	return trial(f.dispatch.Try(ctx, m, value))
+}
+
+func trial(now dispatch.Trial) jobs.Trial {
+	out := jobs.Trial{Reason: string(now.Reason), Detail: now.Detail, Unassigned: now.Decision == nil}
 	if now.Decision != nil {
 		for _, d := range now.Decision.Deliveries {
 			out.Destinations = append(out.Destinations, d.Destination)

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"slices"
 	"strconv"
 
 	"github.com/google/uuid"
@@ -36,7 +37,10 @@ func Finished(ctx context.Context, acc Accounts, rec *bus.Record, strict bool) (
 		return err == nil, err
 	}
 	if rec.Headers[submission.HeaderType] == submission.TypeControl {
-		return !closes(a, m.Instruction), nil
+		return !closes(a, m.Instruction) && !pending(a, m.Instruction), nil
+	}
+	if e := a.Edit(editID(m)); e != nil && e.State == submission.EditDeclined {
+		return true, nil
 	}
 	if a.Dispatched < m.Revision {
 		return false, nil
@@ -48,6 +52,29 @@ func Finished(ctx context.Context, acc Accounts, rec *bus.Record, strict bool) (
 // learned after the order was given, the order did not speak of.
 func closes(a *submission.Account, i *submission.Instruction) bool {
 	return i != nil && i.Kind == submission.InstructClose && (a.Own == submission.Unassigned || a.Own == submission.Dead) && !a.UpdatedAt.After(i.At)
+}
+
+// pending says whether an order about an edit or a look at payload has not been
+// told yet. Of looks that are older than those the account remembers nobody can
+// say; no offset passes one before it is told.
+func pending(a *submission.Account, i *submission.Instruction) bool {
+	if i == nil {
+		return false
+	}
+	if i.Kind == submission.InstructLook {
+		return !slices.Contains(a.Looked, lookID(a.ID, i)) && a.Looks == len(a.Looked)
+	}
+	if i.Edit == nil {
+		return false
+	}
+	known := a.Edit(i.Edit.ID)
+	switch i.Kind {
+	case submission.InstructPropose:
+		return known == nil
+	case submission.InstructDecline:
+		return known != nil && known.State == submission.EditProposed
+	}
+	return false
 }
 
 func unspoken(a *submission.Account, m submission.Meta) bool {

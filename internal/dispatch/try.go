@@ -18,8 +18,16 @@ type Trial struct {
 // Try decides, maps and checks a submission as a record of its topic would be,
 // and writes nothing. Nothing is counted as dispatched.
 func (s *Stage) Try(ctx context.Context, m submission.Meta, value []byte) Trial {
-	b := &batch{Stage: s, cat: *s.catalogue.Load()}
-	w := &work{batch: b, meta: m, rec: &bus.Record{Value: value}}
+	return s.try(ctx, &work{meta: m, rec: &bus.Record{Value: value}})
+}
+
+// TryForm is Try for a submission that is not sealed yet.
+func (s *Stage) TryForm(ctx context.Context, m submission.Meta, env *submission.Envelope) Trial {
+	return s.try(ctx, &work{meta: m, env: env})
+}
+
+func (s *Stage) try(ctx context.Context, w *work) Trial {
+	w.batch = &batch{Stage: s, cat: *s.catalogue.Load()}
 	d, why, detail := w.look()
 	if d == nil {
 		return Trial{Reason: why, Detail: detail}

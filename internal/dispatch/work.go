@@ -30,6 +30,7 @@ type work struct {
 	rec   *bus.Record
 	meta  submission.Meta
 	acct  *submission.Account
+	env   *submission.Envelope // as it was opened, or as it is tried
 
 	held       *bus.Record        // a copy to keep: unassigned, or a dead letter
 	events     []submission.Event // the last one names where the copy lies
@@ -45,6 +46,9 @@ func (w *work) plan(ctx context.Context) (err error) {
 	}
 	if w.rec.Headers[submission.HeaderType] == submission.TypeControl {
 		w.control()
+		return nil
+	}
+	if w.edits() {
 		return nil
 	}
 	if w.acct.State.Final() {
@@ -210,12 +214,15 @@ func (w *work) message(ctx context.Context, d *submission.Decision, p submission
 
 // xml opens, maps and validates.
 func (w *work) xml(ctx context.Context, d *submission.Decision, p submission.PlannedDelivery) ([]byte, error) {
-	env, err := w.payload.Open(ctx, w.meta, w.rec.Value)
-	if err != nil {
-		return nil, err
+	if w.env == nil {
+		env, err := w.payload.Open(ctx, w.meta, w.rec.Value)
+		if err != nil {
+			return nil, err
+		}
+		w.env = env
 	}
 	began := time.Now()
-	xml, err := w.write(w.job(d, p, env))
+	xml, err := w.write(w.job(d, p, w.env))
 	if err != nil {
 		return nil, err
 	}
@@ -304,6 +311,9 @@ func (w *work) keep(topic string, ev submission.Event) {
 func (w *work) preface() []submission.Event {
 	m := w.meta
 	if i := m.Instruction; i != nil {
+		if i.Edit != nil {
+			return []submission.Event{w.edited()}
+		}
 		t := submission.EventRedriven
 		if i.Kind == submission.InstructAssign {
 			t = submission.EventAssigned
@@ -323,9 +333,12 @@ func (w *work) preface() []submission.Event {
 }
 
 // control carries out an operator's order about a submission that dispatch
-// holds.
+// holds, or tells of what was done on the operator's desk.
 func (w *work) control() {
 	i := w.meta.Instruction
+	if w.desk(i) {
+		return
+	}
 	if i == nil || i.Kind != submission.InstructClose || (w.acct.Own != submission.Unassigned && w.acct.Own != submission.Dead) {
 		return
 	}

@@ -29,6 +29,7 @@ type Trial struct {
 	Destinations []string
 	Unassigned   bool   // rather than dead
 	Reason       string // a fault's reason, "" where it goes well
+	Detail       string // of the reason, without payload
 }
 
 // Options of Jobs.

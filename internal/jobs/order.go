@@ -34,25 +34,6 @@ func Held(a *submission.Account) bool {
 	return (a.Own == submission.Dead || a.Own == submission.Unassigned) && a.Held != nil
 }
 
-// Decide is the order to send a submission that dispatch holds through dispatch
-// once more, one revision higher. A repeat of the same order has no effect.
-func Decide(ctx context.Context, log Fetcher, acct *submission.Account, ins *submission.Instruction) (Order, error) {
-	rec, err := log.Fetch(ctx, acct.Held.Topic, acct.Held.Partition, acct.Held.Offset)
-	if err != nil {
-		return Order{}, err
-	}
-	m, err := submission.ParseMeta(rec.Headers)
-	if err != nil || m.ID != acct.ID {
-		return Order{}, ErrUnreadable
-	}
-	m.Revision, m.Instruction = acct.Dispatched+1, ins
-	return Order{
-		&bus.Record{Topic: bus.TopicSubmissions, Partition: rec.Partition, Key: []byte(m.CaseID.String()), Value: rec.Value,
-			Headers: m.Headers(submission.TypeSubmission), Time: ins.At},
-		func(now *submission.Account) bool { return now.Dispatched >= m.Revision },
-	}, nil
-}
-
 // Renewable says whether a submission can be decided and mapped anew: dispatch
 // holds it, or every delivery of it is dead.
 func Renewable(a *submission.Account) bool {
@@ -60,35 +41,16 @@ func Renewable(a *submission.Account) bool {
 		!slices.ContainsFunc(a.Deliveries, func(d *submission.DeliveryAccount) bool { return d.State != submission.Dead || d.Held == nil })
 }
 
-// Renew is the order to decide and map a submission anew, one revision higher,
-// where its deliveries are dead: the new ones take their place in the case, under
-// ids of their own. What dispatch holds is sent through it as Decide does.
+// Renew is the order to decide and map a submission anew, one revision higher:
+// one that dispatch holds, or one whose deliveries are dead. The new ones take
+// their place in the case, under ids of their own. A repeat of the same order has
+// no effect.
 func Renew(ctx context.Context, log Fetcher, acct *submission.Account, ins *submission.Instruction) (Order, error) {
-	if Held(acct) {
-		return Decide(ctx, log, acct, ins)
-	}
-	if !Renewable(acct) {
-		return Order{}, ErrAlive
-	}
-	at := acct.Deliveries[0].Held
-	rec, err := log.Fetch(ctx, at.Topic, at.Partition, at.Offset)
+	src, err := SourceOf(ctx, log, acct)
 	if err != nil {
 		return Order{}, err
 	}
-	m, err := submission.ParseMeta(rec.Headers)
-	if err != nil || m.ID != acct.ID {
-		return Order{}, ErrUnreadable
-	}
-	order := *ins
-	for _, d := range acct.Deliveries {
-		order.Replaces = append(order.Replaces, submission.Replaced{Destination: d.Destination, Order: d.Order})
-	}
-	m.Revision, m.Instruction = acct.Dispatched+1, &order
-	return Order{
-		&bus.Record{Topic: bus.TopicSubmissions, Partition: rec.Partition, Key: []byte(m.CaseID.String()), Value: rec.Value,
-			Headers: m.Headers(submission.TypeSubmission), Time: ins.At},
-		func(now *submission.Account) bool { return now.Dispatched >= m.Revision },
-	}, nil
+	return src.renew(src.Value, ins, func(now *submission.Account) bool { return now.Dispatched >= src.revision }), nil
 }
 
 // Again is the order to send a dead delivery through delivery once more, under

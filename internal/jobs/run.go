@@ -297,7 +297,7 @@ func (r *run) make(ctx context.Context, i Item) (o *Order, left string, err erro
 		made, err = Again(ctx, r.Log, d, ins)
 	default:
 		ins.Kind, ins.Force = submission.InstructRedrive, i.often()
-		made, err = Decide(ctx, r.Log, acct, ins)
+		made, err = Renew(ctx, r.Log, acct, ins)
 	}
 	switch {
 	case errors.Is(err, ErrUnreadable):
