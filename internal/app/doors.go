@@ -91,8 +91,9 @@ func (a *App) startDoors(ctx context.Context) error {
 		SenderHashes: a.senderHashes,
 		Authority:    func(land submission.Land, id string) bool { return a.authority(land, id).Key != "" },
 		Open:         payload{a.keeper, a.vault}.Held,
-		Reload:       a.Reload,
-		Logger:       a.logger, Now: a.now,
+		Editor:       editor{a}, MaxForm: int64(a.router.Intake.BodyBytes),
+		Reload: a.Reload,
+		Logger: a.logger, Now: a.now,
 	})
 	mux := http.NewServeMux()
 	mux.Handle("/api/v1/", api)

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"weiche/internal/bus"
+	"weiche/internal/console"
 	"weiche/internal/delivery"
 	"weiche/internal/dispatch"
 	"weiche/internal/fault"
@@ -157,6 +158,7 @@ func (a tidying) run(ctx context.Context) {
 		do   func(context.Context) error
 	}{
 		{"waiting for the projection", a.projector.WaitAsked},
+		{"ending proposals whose time has passed", a.expireProposals},
 		{"cutting dead letters and unassigned records", a.cutHeld},
 		{"forgetting old claims", a.forgetClaims},
 		{"destroying day keys", a.destroyDays},
@@ -222,6 +224,19 @@ func (a tidying) since(days int) time.Time {
 		return time.Time{}
 	}
 	return a.at.AddDate(0, 0, -days)
+}
+
+// expireProposals lets the account say which proposals nobody approved in time.
+// One replica does it: the owner of partition 0.
+func (a tidying) expireProposals(ctx context.Context) error {
+	if _, ok := a.dispatch.Owned()[0]; !ok {
+		return nil
+	}
+	n, err := console.ExpireProposals(ctx, a.store, a.bus, a.at)
+	if n > 0 {
+		a.logger.Info("proposals of edits have expired", "proposals", n)
+	}
+	return err
 }
 
 // forgetClaims ends claims that are older than their retention. From then on the

@@ -2,7 +2,9 @@ package app
 
 import (
 	"context"
+	"encoding/json"
 	"io"
+	"slices"
 
 	"weiche/internal/blob"
 	"weiche/internal/bus"
@@ -113,6 +115,25 @@ func (p payload) Held(ctx context.Context, m submission.Meta, value []byte) (*su
 	}
 	xml, err := p.vault.Section(ctx, key, box, sectionXML)
 	return env, xml, err
+}
+
+// Edited returns the value of a held record with another envelope. The message
+// that was made of the one before is not carried along.
+func (p payload) Edited(ctx context.Context, m submission.Meta, value []byte, env *submission.Envelope) ([]byte, error) {
+	box, key, err := p.box(ctx, m, value)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := json.Marshal(env)
+	if err != nil {
+		return nil, fault.New(fault.Permanent, fault.ReasonUndecodable, "the edited submission cannot be written")
+	}
+	box.Sections = slices.DeleteFunc(box.Sections, func(s seal.Section) bool { return s.Name == sectionXML })
+	prefix := blob.Prefix(m.Land, m.AcceptedAt, m.ID.String(), m.Append.String())
+	if err := p.vault.PutSection(ctx, key, box, prefix, sectionSubmission, plain); err != nil {
+		return nil, err
+	}
+	return box.MarshalBinary()
 }
 
 // WithXML implements dispatch.Payload.

@@ -275,3 +275,36 @@ func BenchmarkPayload(b *testing.B) {
 		}
 	})
 }
+
+// An edited form replaces the form and nothing else, be it small or large; the
+// message of the form before is not carried along, and the record before stays.
+func TestEditedFormIsSealed(t *testing.T) {
+	s := newSealer(t)
+	want, plain, list := rich(t)
+	value := s.record(t, map[string][]byte{sectionSubmission: plain, sectionAttachments: list, sectionXML: []byte("<old/>")})
+	before := bytes.Clone(value)
+	for name, data := range map[string]string{"small": `{"a":1}`, "large": `{"a":"` + strings.Repeat("x", 1<<20) + `"}`} {
+		env, err := s.Open(t.Context(), s.meta, value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		edited, err := s.Edited(t.Context(), s.meta, value, env.WithData(json.RawMessage(data)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(edited, []byte(data[:7])) || len(edited) > 100<<10 {
+			t.Errorf("%s: %d bytes, in plain text: %t", name, len(edited), bytes.Contains(edited, []byte(data[:7])))
+		}
+		got, xml, err := s.Held(t.Context(), s.meta, edited)
+		if err != nil || string(got.Data) != data || xml != nil || got.Region != want.Region || !reflect.DeepEqual(got.Attachments, want.Attachments) {
+			t.Errorf("%s: %v, %d bytes of XML", name, err, len(xml))
+		}
+		form, err := got.Form()
+		if err != nil || form.(map[string]any)["a"] == nil {
+			t.Errorf("%s: %v %v", name, form, err)
+		}
+	}
+	if !bytes.Equal(value, before) {
+		t.Error("the record before was changed")
+	}
+}

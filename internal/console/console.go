@@ -84,6 +84,10 @@ type Options struct {
 	// Open opens what a held record carries: the submission, and the message where
 	// one was made. Nil: no payload is shown.
 	Open func(ctx context.Context, m submission.Meta, value []byte) (*submission.Envelope, []byte, error)
+	// Editor knows forms; nil: nothing is edited.
+	Editor Editor
+	// MaxForm is how many bytes the form of an edit may have: what intake takes.
+	MaxForm int64
 	// Reload reads the configuration again; its error lists what was refused. Nil:
 	// the operation is refused.
 	Reload func() error
@@ -119,59 +123,74 @@ func New(opts Options) *API {
 	return a
 }
 
-// route is one operation. every says that it is about no single Land, so that
-// only an operator of all Länder may ask.
+// route is one operation, for who has all its rights. every says that it is about
+// no single Land, so that only an operator of all Länder may ask.
 type route struct {
 	method, path string
-	right        config.Right
+	rights       []config.Right
 	every        bool
 	do           func(*API, *call) (int, any, error)
 }
 
+var (
+	view    = []config.Right{config.RightView}
+	operate = []config.Right{config.RightOperate}
+	reading = []config.Right{config.RightPayload}
+	editing = []config.Right{config.RightOperate, config.RightPayload}
+)
+
+// editPath is the operation whose body is a form.
+const editPath = "submissions/{id}/edit"
+
 var routes = []route{
-	{"GET", "submissions", config.RightView, false, (*API).submissions},
-	{"GET", "submissions/{id}", config.RightView, false, (*API).submission},
-	{"POST", "submissions/{id}/redrive", config.RightOperate, false, (*API).redrive},
-	{"POST", "submissions/{id}/close", config.RightOperate, false, (*API).close},
-	{"POST", "submissions/{id}/assign", config.RightOperate, false, (*API).assign},
-	{"GET", "submissions/{id}/payload", config.RightPayload, false, (*API).payload},
-	{"GET", "dead-letters/groups", config.RightView, false, (*API).deadGroups},
-	{"GET", "unassigned/groups", config.RightView, false, (*API).unassignedGroups},
-	{"GET", "dead-letters", config.RightView, false, (*API).deadLetters},
-	{"GET", "jobs", config.RightView, false, (*API).jobList},
-	{"POST", "jobs", config.RightOperate, false, (*API).jobPreview},
-	{"GET", "jobs/{id}", config.RightView, false, (*API).jobShow},
-	{"GET", "jobs/{id}/report", config.RightView, false, (*API).jobReport},
-	{"POST", "jobs/{id}/run", config.RightOperate, false, (*API).jobRun},
-	{"POST", "jobs/{id}/stop", config.RightOperate, false, (*API).jobStop},
-	{"POST", "jobs/{id}/resume", config.RightOperate, false, (*API).jobResume},
-	{"GET", "unassigned", config.RightView, false, (*API).unassigned},
-	{"GET", "refusals", config.RightView, false, (*API).refusals},
-	{"GET", "destinations", config.RightView, false, (*API).destinations},
-	{"POST", "destinations/{id}/pause", config.RightOperate, false, (*API).pause},
-	{"POST", "destinations/{id}/resume", config.RightOperate, false, (*API).resume},
-	{"GET", "account", config.RightView, false, (*API).account},
-	{"GET", "reconciliation", config.RightView, false, (*API).reconcile},
-	{"GET", "reconciliation/topics", config.RightView, true, (*API).recount},
-	{"GET", "abandoned", config.RightView, true, (*API).abandoned},
-	{"POST", "config/reload", config.RightOperate, true, (*API).reload},
-	{"GET", "status/checkpoints", config.RightView, true, (*API).checkpoints},
-	{"POST", "status/rebuild", config.RightOperate, true, (*API).rebuild},
+	{"GET", "submissions", view, false, (*API).submissions},
+	{"GET", "submissions/{id}", view, false, (*API).submission},
+	{"POST", "submissions/{id}/redrive", operate, false, (*API).redrive},
+	{"POST", "submissions/{id}/close", operate, false, (*API).close},
+	{"POST", "submissions/{id}/assign", operate, false, (*API).assign},
+	{"GET", "submissions/{id}/payload", reading, false, (*API).payload},
+	{"POST", editPath, editing, false, (*API).edit},
+	{"GET", "submissions/{id}/edits/{edit}", reading, false, (*API).difference},
+	{"POST", "submissions/{id}/edits/{edit}/approve", editing, false, (*API).approve},
+	{"POST", "submissions/{id}/edits/{edit}/reject", operate, false, (*API).reject},
+	{"GET", "proposals", view, false, (*API).proposals},
+	{"GET", "dead-letters/groups", view, false, (*API).deadGroups},
+	{"GET", "unassigned/groups", view, false, (*API).unassignedGroups},
+	{"GET", "dead-letters", view, false, (*API).deadLetters},
+	{"GET", "jobs", view, false, (*API).jobList},
+	{"POST", "jobs", operate, false, (*API).jobPreview},
+	{"GET", "jobs/{id}", view, false, (*API).jobShow},
+	{"GET", "jobs/{id}/report", view, false, (*API).jobReport},
+	{"POST", "jobs/{id}/run", operate, false, (*API).jobRun},
+	{"POST", "jobs/{id}/stop", operate, false, (*API).jobStop},
+	{"POST", "jobs/{id}/resume", operate, false, (*API).jobResume},
+	{"GET", "unassigned", view, false, (*API).unassigned},
+	{"GET", "refusals", view, false, (*API).refusals},
+	{"GET", "destinations", view, false, (*API).destinations},
+	{"POST", "destinations/{id}/pause", operate, false, (*API).pause},
+	{"POST", "destinations/{id}/resume", operate, false, (*API).resume},
+	{"GET", "account", view, false, (*API).account},
+	{"GET", "reconciliation", view, false, (*API).reconcile},
+	{"GET", "reconciliation/topics", view, true, (*API).recount},
+	{"GET", "abandoned", view, true, (*API).abandoned},
+	{"POST", "config/reload", operate, true, (*API).reload},
+	{"GET", "status/checkpoints", view, true, (*API).checkpoints},
+	{"POST", "status/rebuild", operate, true, (*API).rebuild},
 }
 
 // Route is one operation, for documentation and for tests that hold the two
 // together.
 type Route struct {
 	Method, Path string
-	Right        config.Right
-	AllLands     bool // only for operators of all Länder
+	Rights       []config.Right // all of them
+	AllLands     bool           // only for operators of all Länder
 }
 
 // Routes returns every operation of the API.
 func Routes() []Route {
 	out := make([]Route, len(routes))
 	for i, r := range routes {
-		out[i] = Route{r.method, "/api/v1/" + r.path, r.right, r.every}
+		out[i] = Route{r.method, "/api/v1/" + r.path, r.rights, r.every}
 	}
 	return out
 }
@@ -203,25 +222,39 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, to route) {
 	op, ok := a.operator(r)
 	if !ok {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="weiche operators"`)
-		a.refuse(w, &Problem{http.StatusUnauthorized, "unauthenticated", "The operator is not known", "Send the header Authorization: Bearer with an operator's token."})
+		a.refuse(w, &Problem{Status: http.StatusUnauthorized, Type: "unauthenticated", Title: "The operator is not known", Detail: "Send the header Authorization: Bearer with an operator's token."})
 		return
 	}
-	if !slices.Contains(op.Rights, to.right) || to.every && len(op.Lands) > 0 {
-		detail := "The operator " + op.Name + " does not have the right " + string(to.right) + "."
+	if right := to.missing(op); right != "" {
+		detail := "The operator " + op.Name + " does not have the right " + string(right) + "."
 		if to.every {
-			detail = "This needs the right " + string(to.right) + " for all Länder."
+			detail = "This needs the right " + string(right) + " for all Länder."
 		}
-		a.Logger.Warn("operator refused", "operator", op.Name, "method", to.method, "path", to.path, "right", string(to.right))
-		a.refuse(w, &Problem{http.StatusForbidden, "forbidden", "The right is missing", detail})
+		a.Logger.Warn("operator refused", "operator", op.Name, "method", to.method, "path", to.path, "right", string(right))
+		a.refuse(w, &Problem{Status: http.StatusForbidden, Type: "forbidden", Title: "The right is missing", Detail: detail})
 		return
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	limit := int64(maxBody)
+	if to.path == editPath {
+		limit += a.MaxForm
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, limit)
 	code, body, err := to.do(a, &call{r, op})
 	if err != nil {
 		a.refuse(w, a.problem(err, to))
 		return
 	}
 	answer(w, "application/json", code, body)
+}
+
+// missing is the first right that an operator lacks for it.
+func (r route) missing(op config.Operator) config.Right {
+	for _, right := range r.rights {
+		if !slices.Contains(op.Rights, right) || r.every && len(op.Lands) > 0 {
+			return right
+		}
+	}
+	return ""
 }
 
 // operator finds whose token it is. Every hash is compared, in the same time.
@@ -251,6 +284,15 @@ type Problem struct {
 	Type   string `json:"type"` // the last part of the type URI
 	Title  string `json:"title"`
 	Detail string `json:"detail,omitempty"`
+	// Errors are what is wrong with a form, each with its place. No value of the
+	// form is in it.
+	Errors []Fault `json:"errors,omitempty"`
+}
+
+// Fault is one thing that is wrong with a form.
+type Fault struct {
+	Pointer string `json:"pointer"` // RFC 6901, into the form
+	Detail  string `json:"detail"`
 }
 
 // Error returns title and detail.
@@ -259,7 +301,7 @@ func (p *Problem) Error() string { return p.Title + ": " + p.Detail }
 // problemBase begins the type URI of every problem.
 const problemBase = "https://weiche.example/problems/"
 
-var errNotFound = &Problem{http.StatusNotFound, "not-found", "There is no such thing", "The id is not known, or it belongs to a Land that is not this operator's."}
+var errNotFound = &Problem{Status: http.StatusNotFound, Type: "not-found", Title: "There is no such thing", Detail: "The id is not known, or it belongs to a Land that is not this operator's."}
 
 func (a *API) problem(err error, to route) *Problem {
 	var p *Problem
@@ -273,19 +315,33 @@ func (a *API) problem(err error, to route) *Problem {
 		return invalid("after: " + err.Error() + ".")
 	}
 	var f *fault.Error
+	if errors.As(err, &f) && f.Class == fault.Permanent && f.Reason != fault.ReasonUnknown {
+		return a.lasting(f, to)
+	}
 	if errors.As(err, &f) && f.Reason != fault.ReasonUnknown {
 		a.Logger.Error("an operator's request failed", "method", to.method, "path", to.path, "reason", string(f.Reason), "detail", f.Detail)
-		return &Problem{http.StatusServiceUnavailable, string(f.Reason), "Not possible at the moment", "Try again in a moment. " + f.Detail}
+		return &Problem{Status: http.StatusServiceUnavailable, Type: string(f.Reason), Title: "Not possible at the moment", Detail: "Try again in a moment. " + f.Detail}
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return &Problem{http.StatusServiceUnavailable, "timeout", "No answer in time", "Try again in a moment."}
+		return &Problem{Status: http.StatusServiceUnavailable, Type: "timeout", Title: "No answer in time", Detail: "Try again in a moment."}
 	}
 	a.Logger.Error("an operator's request failed", "method", to.method, "path", to.path, "error", fault.Of(err).Error())
-	return &Problem{http.StatusInternalServerError, "internal", "The router failed", "The router's log says more."}
+	return &Problem{Status: http.StatusInternalServerError, Type: "internal", Title: "The router failed", Detail: "The router's log says more."}
+}
+
+// lasting tells of a fault that trying again does not mend.
+func (a *API) lasting(f *fault.Error, to route) *Problem {
+	a.Logger.Warn("an operator's request cannot be carried out", "method", to.method, "path", to.path, "reason", string(f.Reason), "detail", f.Detail)
+	code, title := http.StatusUnprocessableEntity, "That cannot be done"
+	switch f.Reason {
+	case fault.ReasonUndecodable, fault.ReasonUndecryptable, fault.ReasonBlobMissing:
+		code, title = http.StatusConflict, "The submission's bytes cannot be read"
+	}
+	return &Problem{Status: code, Type: string(f.Reason), Title: title, Detail: "Trying again changes nothing. " + f.Detail}
 }
 
 func invalid(detail string) *Problem {
-	return &Problem{http.StatusBadRequest, "malformed", "The request is not understood", detail}
+	return &Problem{Status: http.StatusBadRequest, Type: "malformed", Title: "The request is not understood", Detail: detail}
 }
 
 func (a *API) refuse(w http.ResponseWriter, p *Problem) {
@@ -319,10 +375,10 @@ func (a *API) nothing(w http.ResponseWriter, r *http.Request) {
 	}
 	if len(allow) > 0 {
 		w.Header().Set("Allow", strings.Join(allow, ", "))
-		a.refuse(w, &Problem{http.StatusMethodNotAllowed, "method-not-allowed", "This method does nothing here", "Use " + strings.Join(allow, " or ") + "."})
+		a.refuse(w, &Problem{Status: http.StatusMethodNotAllowed, Type: "method-not-allowed", Title: "This method does nothing here", Detail: "Use " + strings.Join(allow, " or ") + "."})
 		return
 	}
-	a.refuse(w, &Problem{http.StatusNotFound, "not-found", "There is no such thing", "The operators' API has no such path."})
+	a.refuse(w, &Problem{Status: http.StatusNotFound, Type: "not-found", Title: "There is no such thing", Detail: "The operators' API has no such path."})
 }
 
 // body reads the request's JSON object; an empty body is an empty object.
@@ -332,6 +388,8 @@ func (c *call) body(into any) error {
 	switch err := d.Decode(into); {
 	case errors.Is(err, io.EOF):
 		return nil
+	case errors.As(err, new(*http.MaxBytesError)):
+		return &Problem{Status: http.StatusRequestEntityTooLarge, Type: "too-large", Title: "The request is too large", Detail: "It has more bytes than this operation takes."}
 	case err != nil:
 		return invalid("The body is not the JSON object that this operation takes; see docs/reference/operators-api.md.")
 	}

@@ -51,6 +51,7 @@ type world struct {
 	api       http.Handler
 	logged    *buffer
 	paused    *destinations
+	forms     *forms
 	epochs    map[submission.Stage][partitions]int64
 }
 
@@ -120,6 +121,7 @@ func newWorld(t *testing.T, wait time.Duration) *world {
 	t.Cleanup(func() { _ = store.Close() })
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	w := &world{t: t, ctx: ctx, log: log, store: store, logged: &buffer{}, epochs: map[submission.Stage][partitions]int64{}}
+	w.forms = &forms{}
 	w.projector = status.NewProjector(store, status.Options{Log: log})
 	w.ledger = status.NewLedger(store, log, nil)
 	w.paused = &destinations{list: []console.Destination{{ID: "bb", Land: "08", Adapter: "file"}, {ID: "dd", Land: "14", Adapter: "http"}}}
@@ -131,6 +133,8 @@ func newWorld(t *testing.T, wait time.Duration) *world {
 	operators := []config.Operator{
 		{Name: "local", TokenSHA256: hash("token-all"), Rights: all},
 		{Name: "frau-berg", TokenSHA256: hash("token-bw"), Rights: all, Lands: []submission.Land{"08"}},
+		{Name: "anna", TokenSHA256: hash("token-anna"), Rights: all},
+		{Name: "clerk", TokenSHA256: hash("token-clerk"), Rights: []config.Right{config.RightView, config.RightOperate}},
 		{Name: "watcher", TokenSHA256: hash("token-view"), Rights: []config.Right{config.RightView}},
 		{Name: "broken", TokenSHA256: "zz", Rights: all},
 	}
@@ -146,9 +150,7 @@ func newWorld(t *testing.T, wait time.Duration) *world {
 			}
 			return []string{hash("service-bw" + ref), hash("amt24" + ref)}
 		},
-		Open: func(_ context.Context, m submission.Meta, value []byte) (*submission.Envelope, []byte, error) {
-			return &submission.Envelope{Region: string(m.Region), Data: json.RawMessage(`{"canary":1}`)}, value, nil
-		},
+		Open: w.forms.open, Editor: w.forms, MaxForm: 2 << 20,
 		Authority: func(_ submission.Land, id string) bool { return id != "nowhere" },
 		Logger:    slog.New(slog.NewTextHandler(w.logged, nil)),
 	})
@@ -252,6 +254,9 @@ func (w *world) dispatch(r *bus.Record) error {
 		w.t.Errorf("an order in partition %d of a case in %d", r.Partition, w.partition(m))
 	}
 	ins := m.Instruction
+	if ins.Edit != nil || ins.Kind == submission.InstructLook {
+		return w.desk(r, m)
+	}
 	if r.Headers[submission.HeaderType] == submission.TypeControl {
 		e := event(submission.StageDispatch, submission.EventClosed, m, "1")
 		e.Reason, e.Operator, e.Note = "operator", ins.Operator, ins.Reason
@@ -512,12 +517,16 @@ func TestGroups(t *testing.T) {
 	}
 }
 
-// Payload is shown to who has the right, of what is held, and the log says who
-// looked without saying at what.
+// Payload is shown to who has the right, of what is held, for a reason; the account
+// says who looked and why, the log who looked, and neither at what.
 func TestPayload(t *testing.T) {
-	w := newWorld(t, time.Second)
+	w := newWorld(t, 10*time.Second)
+	w.owners()
 	held, dead, other := w.unassigned("held", "08"), w.dead("dead", "08"), w.dead("other", "14")
-	path := func(m submission.Meta) string { return "submissions/" + m.ID.String() + "/payload" }
+	path := func(m submission.Meta) string { return "submissions/" + m.ID.String() + "/payload?reason=a+call" }
+	if got := w.ask("token-bw", "GET", "submissions/"+dead.ID.String()+"/payload", ""); got.code != 400 {
+		t.Errorf("without a reason: %d", got.code)
+	}
 	if got := w.ask("token-view", "GET", path(dead), ""); got.code != 403 {
 		t.Errorf("without the right: %d", got.code)
 	}
@@ -542,11 +551,32 @@ func TestPayload(t *testing.T) {
 	if strings.Contains(log, "canary") || strings.Contains(log, "sealed") {
 		t.Error("payload stands in the log")
 	}
+	told := w.ask("token-view", "GET", "submissions/"+dead.ID.String(), "")
+	if told.body["looks"] != 1.0 || !strings.Contains(told.raw, `"type":"looked"`) || !strings.Contains(told.raw, `"operator":"frau-berg","note":"a call"`) {
+		t.Errorf("the story does not say who looked and why: %s", told.raw)
+	}
 	m := w.meta("in flight", "08")
 	w.must(w.ledger.Append(w.ctx, w.partition(m), accepted(m), decided(m, "bb")))
 	if got := w.ask("token-all", "GET", path(m), ""); got.code != 409 {
 		t.Errorf("in flight: %d", got.code)
 	}
+}
+
+// Nothing is shown before the account says who looked.
+func TestNoPayloadUntilTheLookIsTold(t *testing.T) {
+	w := newWorld(t, 50*time.Millisecond) // and nobody carries orders out
+	m := w.dead("dead", "08")
+	got := w.ask("token-bw", "GET", "submissions/"+m.ID.String()+"/payload?reason=a+call", "")
+	if got.code != 503 || got.header.Get("Retry-After") == "" || strings.Contains(got.raw, "canary") {
+		t.Errorf("%d %s", got.code, got.raw)
+	}
+}
+
+func rights(list []config.Right) (out []string) {
+	for _, r := range list {
+		out = append(out, string(r))
+	}
+	return out
 }
 
 func TestEveryRouteIsDescribed(t *testing.T) {
@@ -555,7 +585,7 @@ func TestEveryRouteIsDescribed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range console.Routes() {
-		who := string(r.Right)
+		who := strings.Join(rights(r.Rights), ", ")
 		if r.AllLands {
 			who += ", all Länder"
 		}

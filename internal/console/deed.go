@@ -15,7 +15,7 @@ import (
 )
 
 func conflict(kind, detail string) *Problem {
-	return &Problem{http.StatusConflict, kind, "The submission is not in a state for that", detail}
+	return &Problem{Status: http.StatusConflict, Type: kind, Title: "The submission is not in a state for that", Detail: detail}
 }
 
 func (a *API) redrive(c *call) (int, any, error) {
@@ -53,7 +53,7 @@ func (a *API) redrive(c *call) (int, any, error) {
 		if err := often(acct.Redrives); err != nil {
 			return 0, nil, err
 		}
-		o, err := a.order(jobs.Decide(c.Context(), a.Log, acct, ins))
+		o, err := a.order(jobs.Renew(c.Context(), a.Log, acct, ins))
 		if err != nil {
 			return 0, nil, err
 		}
@@ -81,17 +81,7 @@ func (a *API) redrive(c *call) (int, any, error) {
 // order makes the problem of an order that cannot be made one an operator
 // understands.
 func (a *API) order(o jobs.Order, err error) (jobs.Order, error) {
-	if errors.Is(err, jobs.ErrUnreadable) {
-		return o, conflict("undecodable", "The held record cannot be read; it can only be closed.")
-	}
-	if errors.Is(err, jobs.ErrAlive) {
-		return o, conflict("alive", "A delivery of it is not dead: what arrived, or still may, must not arrive as something else too.")
-	}
-	return o, err
-}
-
-func (a *API) fetch(ctx context.Context, at *submission.Held) (*bus.Record, error) {
-	return a.Log.Fetch(ctx, at.Topic, at.Partition, at.Offset)
+	return o, unmakeable(err)
 }
 
 func (a *API) close(c *call) (int, any, error) {
@@ -132,8 +122,7 @@ func (a *API) close(c *call) (int, any, error) {
 }
 
 func unknownAuthority(land submission.Land) *Problem {
-	return &Problem{http.StatusUnprocessableEntity, "unknown-authority", "There is no such authority",
-		"The configuration of Land " + string(land) + " names no authority with this id."}
+	return &Problem{Status: http.StatusUnprocessableEntity, Type: "unknown-authority", Title: "There is no such authority", Detail: "The configuration of Land " + string(land) + " names no authority with this id."}
 }
 
 func (a *API) assign(c *call) (int, any, error) {
@@ -303,7 +292,7 @@ func (a *API) reload(c *call) (int, any, error) {
 		return 0, nil, conflict("not-reloadable", "This router cannot read its configuration again.")
 	}
 	if err := a.Reload(); err != nil {
-		return 0, nil, &Problem{http.StatusUnprocessableEntity, "config-broken", "Something in the configuration is refused", err.Error()}
+		return 0, nil, &Problem{Status: http.StatusUnprocessableEntity, Type: "config-broken", Title: "Something in the configuration is refused", Detail: err.Error()}
 	}
 	return http.StatusNoContent, nil, nil
 }

@@ -145,8 +145,7 @@ func (a *API) jobPreview(c *call) (int, any, error) {
 	}
 	v, err := a.Jobs.Preview(c.Context(), in.Kind, f, jobs.Wish{Operator: c.operator.Name, Reason: reason, Authority: authority})
 	if errors.Is(err, jobs.ErrTooMany) {
-		return 0, nil, &Problem{http.StatusUnprocessableEntity, "too-many", "The filter names too much",
-			fmt.Sprintf("A job has at most %d items; narrow the filter.", jobs.MaxItems)}
+		return 0, nil, &Problem{Status: http.StatusUnprocessableEntity, Type: "too-many", Title: "The filter names too much", Detail: fmt.Sprintf("A job has at most %d items; narrow the filter.", jobs.MaxItems)}
 	}
 	return http.StatusCreated, v, err
 }
@@ -177,7 +176,7 @@ func (a *API) jobSay(c *call, verb jobs.Verb) (int, any, error) {
 	}
 	now, err := a.Jobs.Say(c.Context(), v.ID, jobs.Word{Verb: verb, Operator: c.operator.Name, Reason: reason, Rate: in.Rate, Force: in.Force})
 	if errors.Is(err, jobs.ErrState) {
-		return 0, nil, &Problem{http.StatusConflict, "job-state", "The job is not in a state for that", "It is " + strings.ToLower(string(now.State)) + "."}
+		return 0, nil, &Problem{Status: http.StatusConflict, Type: "job-state", Title: "The job is not in a state for that", Detail: "It is " + strings.ToLower(string(now.State)) + "."}
 	}
 	return http.StatusOK, now, err
 }

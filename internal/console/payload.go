@@ -6,7 +6,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"weiche/internal/bus"
 	"weiche/internal/jobs"
 	"weiche/internal/submission"
 )
@@ -14,6 +13,7 @@ import (
 // Payload is what an operator with the right may read of something that is held:
 // the submission, and the messages that were made of it.
 type Payload struct {
+	Revision int                  `json:"revision"`
 	Envelope *submission.Envelope `json:"envelope"`
 	Messages []Message            `json:"messages"`
 }
@@ -26,9 +26,14 @@ type Message struct {
 	XML         string            `json:"xml"`
 }
 
-// payload shows what is dead or unassigned as it is. Who looked, at what and when
-// is logged before anything is opened: a look that failed half-way counts too.
+// payload shows what is dead or unassigned as it is. Who looked, at what, when and
+// why stands in the account before anything is shown: a look at what cannot be
+// opened counts too.
 func (a *API) payload(c *call) (int, any, error) {
+	reason, err := words("reason", c.URL.Query().Get("reason"), true)
+	if err != nil {
+		return 0, nil, err
+	}
 	acct, err := a.fresh(c)
 	if err != nil {
 		return 0, nil, err
@@ -40,20 +45,27 @@ func (a *API) payload(c *call) (int, any, error) {
 	if len(places) == 0 {
 		return 0, nil, conflict("not-held", "Only of what is unassigned or dead the bytes are held; this is "+string(acct.State)+".")
 	}
-	a.Logger.Warn("an operator looks at payload", "audit", "payload", "operator", c.operator.Name, "submission", acct.ID, "land", string(acct.Land),
-		"service", string(acct.Service), "at", a.Now().UTC())
-	out := Payload{Messages: []Message{}}
+	out, err := a.held(c.Context(), acct, places)
+	if told := a.look(c, acct, reason, out.Envelope); told != nil {
+		return 0, nil, told
+	}
+	return http.StatusOK, out, err
+}
+
+// held opens what is held.
+func (a *API) held(ctx context.Context, acct *submission.Account, places []heldRecord) (Payload, error) {
+	out := Payload{Revision: acct.Dispatched, Messages: []Message{}}
 	for _, h := range places {
-		env, xml, err := a.open(c.Context(), acct, h.at)
+		env, xml, err := a.open(ctx, acct, h.at)
 		if err != nil {
-			return 0, nil, err
+			return out, err
 		}
 		out.Envelope = env
 		if d := h.of; d != nil {
 			out.Messages = append(out.Messages, Message{d.ID, d.Destination, d.Format, string(xml)})
 		}
 	}
-	return http.StatusOK, out, nil
+	return out, nil
 }
 
 // heldRecord is a record that is kept for an operator; of is nil where dispatch
@@ -75,24 +87,11 @@ func heldRecords(a *submission.Account) (out []heldRecord) {
 	return out
 }
 
-// open opens a held record of a submission. It must be that submission's: the
-// offset comes from the account, the bytes from a topic.
+// open opens a held record of a submission.
 func (a *API) open(ctx context.Context, acct *submission.Account, at *submission.Held) (*submission.Envelope, []byte, error) {
-	rec, err := a.fetch(ctx, at)
+	m, value, err := jobs.Read(ctx, a.Log, acct.ID, at)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, unmakeable(err)
 	}
-	m, err := metaOf(rec, acct.ID)
-	if err != nil {
-		return nil, nil, err
-	}
-	return a.Open(ctx, m, rec.Value)
-}
-
-func metaOf(rec *bus.Record, id uuid.UUID) (submission.Meta, error) {
-	m, err := submission.ParseMeta(rec.Headers)
-	if err != nil || m.ID != id {
-		return m, conflict("undecodable", "The held record cannot be read; it can only be closed.")
-	}
-	return m, nil
+	return a.Open(ctx, m, value)
 }

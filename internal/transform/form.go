@@ -592,6 +592,28 @@ func plainOSError(err error) string {
 	return err.Error()
 }
 
+// Known returns how many of the leading names and indexes of a place in the form
+// the schema itself names. Names that a schema allows without naming them are
+// chosen by whoever writes the form.
+func (f *FormSchema) Known(at []string) int {
+	nodes := []*formNode{f.root}
+	for n, p := range at {
+		if slices.Contains(memberNames(nodes), p) {
+			nodes = member(nodes, p)
+			continue
+		}
+		if nodes = itemsOf(nodes); len(nodes) == 0 || !isIndex(p) {
+			return n
+		}
+	}
+	return len(at)
+}
+
+func isIndex(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 31)
+	return err == nil
+}
+
 // NearestField returns the field of the group at a place of the form (member
 // names and list indexes) whose name is closest to the given one, "" where none
 // is close.
