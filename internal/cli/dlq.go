@@ -18,8 +18,10 @@ import (
 )
 
 func (e *env) dlq() *cobra.Command {
-	cmd := &cobra.Command{Use: "dlq", Short: "Dead letters and unassigned submissions: list, show, redrive, close"}
-	cmd.AddCommand(e.dlqList(), e.dlqShow(), e.dlqRedrive(), e.dlqClose(), e.dlqReroute(), e.dlqJobs(), e.dlqSay(jobs.Stop), e.dlqSay(jobs.Resume))
+	cmd := &cobra.Command{Use: "dlq", Short: "Dead letters and unassigned submissions: list, show, redrive, edit, close"}
+	cmd.AddCommand(e.dlqList(), e.dlqShow(), e.dlqRedrive(), e.dlqClose(), e.dlqReroute(), e.dlqJobs(), e.dlqSay(jobs.Stop), e.dlqSay(jobs.Resume),
+		e.dlqEdit(), e.dlqProposals(), e.dlqDiff(), e.dlqVerdict("approve", "Let a proposed edit take effect, as a second operator"),
+		e.dlqVerdict("reject", "End a proposed edit without effect; by who proposed it, take it back"))
 	return cmd
 }
 
@@ -176,6 +178,7 @@ func (e *env) dlqShow() *cobra.Command {
 	show := e.trace()
 	tell := show.RunE
 	var payload bool
+	var reason string
 	show.Use, show.Short = "show ID", "The story of one, as `router trace` tells it"
 	show.RunE = func(cmd *cobra.Command, a []string) error {
 		if !payload {
@@ -185,18 +188,22 @@ func (e *env) dlqShow() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if strings.TrimSpace(reason) == "" {
+			return usageError{errors.New("--reason is missing: why the payload is read; it stands in the account, so name no person in it")}
+		}
 		ops, err := e.operations()
 		if err != nil {
 			return err
 		}
 		var p console.Payload
-		if err := ops.about(cmd.Context(), id, "GET", "/payload", nil, &p); err != nil {
+		if err := ops.about(cmd.Context(), id, "GET", "/payload?"+url.Values{"reason": {reason}}.Encode(), nil, &p); err != nil {
 			return err
 		}
 		e.json = true // it is JSON either way
 		e.printed(p)
 		return nil
 	}
-	show.Flags().BoolVar(&payload, "payload", false, "what it carries, as JSON (needs the right payload; the router logs who looked)")
+	show.Flags().BoolVar(&payload, "payload", false, "what it carries, as JSON (needs the right payload; the account tells who looked)")
+	show.Flags().StringVar(&reason, "reason", "", "with --payload: why (stands in the account; name no person)")
 	return show
 }

@@ -103,7 +103,7 @@ func (o *operations) call(ctx context.Context, method, path string, in, out any)
 	case res.StatusCode >= 300:
 		var p console.Problem
 		if json.Unmarshal(b, &p) == nil && p.Title != "" {
-			return fmt.Errorf("%s: %s", p.Title, strings.TrimSuffix(p.Detail, "."))
+			return refusal{p}
 		}
 		return fmt.Errorf("the router answered %s", res.Status)
 	}
@@ -111,6 +111,23 @@ func (o *operations) call(ctx context.Context, method, path string, in, out any)
 		return nil
 	}
 	return json.Unmarshal(b, out)
+}
+
+// refusal is the router's no, in its own words.
+type refusal struct{ console.Problem }
+
+// Error returns title and detail, and what is wrong with a form line by line.
+func (r refusal) Error() string {
+	s := r.Title + ": " + strings.TrimSuffix(r.Detail, ".")
+	for _, f := range r.Errors {
+		s += "\n  " + dash(f.Pointer) + "  " + f.Detail
+	}
+	return s
+}
+
+// mendable says whether another form may be taken.
+func (r refusal) mendable() bool {
+	return r.Status == http.StatusUnprocessableEntity || strings.HasSuffix(r.Type, "malformed")
 }
 
 // printed prints v as JSON where --json asks for it.
@@ -206,6 +223,12 @@ func tell(w io.Writer, s console.Story) {
 	if h := a.Held; h != nil {
 		fmt.Fprintf(w, "  held in   %s\n", place(h))
 	}
+	for _, ed := range a.Edits {
+		fmt.Fprintf(w, "  %s\n", edit(ed))
+	}
+	if a.Looks > 0 {
+		fmt.Fprintf(w, "  payload   looked at %s\n", map[bool]string{true: "once", false: fmt.Sprint(a.Looks, " times")}[a.Looks == 1])
+	}
 	fmt.Fprintln(w, "Story")
 	if len(s.Events) == 0 {
 		fmt.Fprintf(w, "  %s  accepted, not yet taken up by dispatch\n", clock(a.AcceptedAt))
@@ -237,10 +260,12 @@ func sentence(ev submission.Event) string {
 			}
 		}
 		if ev.Revision > 1 {
-			add("revision %d", ev.Revision)
+			add("revision %d in place of %d", ev.Revision, ev.Revision-1)
 		}
 	case submission.EventAssigned:
 		add("to %s", ev.Note)
+	case submission.EventProposed, submission.EventEdited, submission.EventDeclined, submission.EventLooked:
+		p = append(p, onTheDesk(ev)...)
 	case submission.EventRedriven:
 		if ev.Destination != "" {
 			add("%s", ev.Destination)
@@ -268,6 +293,26 @@ func sentence(ev submission.Event) string {
 		add("by %s", ev.Operator)
 	}
 	return strings.Join(p, ", ")
+}
+
+// onTheDesk tells of what operators did with a form.
+func onTheDesk(ev submission.Event) (p []string) {
+	if ev.Reason != "" {
+		p = append(p, ev.Reason)
+	}
+	if ev.Edit != nil {
+		p = append(p, "edit "+ev.Edit.ID.String())
+		if len(ev.Edit.Fields) > 0 {
+			p = append(p, fields(ev.Edit))
+		}
+		if ev.Edit.By != "" {
+			p = append(p, fmt.Sprintf("approved by %s (%s)", ev.Edit.By, ev.Edit.Word))
+		}
+	}
+	if ev.Note != "" {
+		p = append(p, ev.Note)
+	}
+	return p
 }
 
 func place(h *submission.Held) string {
