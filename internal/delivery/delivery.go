@@ -79,8 +79,9 @@ type Ledger interface {
 	// Owns says whether the epoch is the newest, by all that stood in the log.
 	Owns(ctx context.Context, stage submission.Stage, partition int32, epoch int64) (bool, error)
 	Dead(ctx context.Context, partition int32) ([]submission.DeliveryMeta, error)
-	// Redriven returns what was told as redriven and of which no outcome is told.
-	Redriven(ctx context.Context, partition int32) ([]submission.DeliveryMeta, error)
+	// Expected returns what was told as redriven, or decided in the place of a dead
+	// delivery, and of which no outcome is told.
+	Expected(ctx context.Context, partition int32) ([]submission.DeliveryMeta, error)
 }
 
 // Payload opens the sealed value of a delivery record.

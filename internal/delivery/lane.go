@@ -113,13 +113,14 @@ func (l *lane) rebuild(ctx context.Context) error {
 		return err
 	}
 	// A crash may have come between a redrive's event and its outcome's, though
-	// they were appended together. Then the order was not acknowledged and comes
-	// again; until then the delivery holds its case as the dead one that it was.
-	redriven, err := s.ledger.Redriven(ctx, l.partition)
+	// they were appended together, or between a decision that replaces a dead
+	// delivery and the record of the new one. Then the order was not acknowledged
+	// and comes again; until then the delivery holds its case as the dead one did.
+	expected, err := s.ledger.Expected(ctx, l.partition)
 	if err != nil {
 		return err
 	}
-	for _, m := range append(dead, redriven...) {
+	for _, m := range append(dead, expected...) {
 		e := newEntry(m)
 		e.dead = true
 		l.q.put(e)

@@ -195,7 +195,7 @@ func (m memLedger) Dead(ctx context.Context, _ int32) (out []submission.Delivery
 	return out, nil
 }
 
-func (m memLedger) Redriven(ctx context.Context, _ int32) (out []submission.DeliveryMeta, err error) {
+func (m memLedger) Expected(ctx context.Context, _ int32) (out []submission.DeliveryMeta, err error) {
 	m.mu.Lock()
 	var all []uuid.UUID
 	for _, e := range m.events {

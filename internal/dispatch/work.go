@@ -91,14 +91,17 @@ func (w *work) alive() bool {
 // case.
 func (w *work) releases() (out []*bus.Record) {
 	for _, d := range w.replaces() {
-		m := submission.DeliveryMeta{Meta: w.meta, DeliveryID: submission.NewDeliveryID(w.meta.ID, d.Destination, w.meta.Revision-1),
-			Destination: d.Destination, Order: d.Order}
-		m.Revision = w.meta.Revision - 1
-		m.Instruction = &submission.Instruction{Kind: submission.InstructRelease, Operator: w.meta.Instruction.Operator, At: w.meta.Instruction.At}
-		out = append(out, &bus.Record{Topic: TopicDeliveries, Partition: w.rec.Partition, Key: []byte(w.meta.CaseID.String()),
-			Headers: m.Headers(submission.TypeControl), Time: w.now()})
+		out = append(out, w.release(d.Destination, d.Order, w.meta.Revision-1))
 	}
 	return out
+}
+
+func (w *work) release(destination string, order int64, revision int) *bus.Record {
+	m := submission.DeliveryMeta{Meta: w.meta, DeliveryID: submission.NewDeliveryID(w.meta.ID, destination, revision), Destination: destination, Order: order}
+	m.Revision = revision
+	m.Instruction = &submission.Instruction{Kind: submission.InstructRelease, Operator: w.meta.Instruction.Operator, At: w.meta.Instruction.At}
+	return &bus.Record{Topic: TopicDeliveries, Partition: w.rec.Partition, Key: []byte(w.meta.CaseID.String()),
+		Headers: m.Headers(submission.TypeControl), Time: w.now()}
 }
 
 // recorded returns the decision of this very record when a crash may have come
@@ -161,8 +164,13 @@ func (w *work) look() (d *submission.Decision, why fault.Reason, detail string) 
 	}
 	for _, t := range out.Destinations {
 		name := submission.DestinationName(m.Land, t.Destination)
-		d.Deliveries = append(d.Deliveries, submission.PlannedDelivery{
-			ID: submission.NewDeliveryID(m.ID, name, m.Revision), Destination: name, Adapter: t.Adapter, Format: t.Format})
+		p := submission.PlannedDelivery{ID: submission.NewDeliveryID(m.ID, name, m.Revision), Destination: name, Adapter: t.Adapter, Format: t.Format}
+		for _, old := range w.replaces() {
+			if old.Destination == name {
+				p.Replaces, p.Order = true, old.Order
+			}
+		}
+		d.Deliveries = append(d.Deliveries, p)
 	}
 	return d, "", ""
 }
@@ -183,10 +191,8 @@ func (w *work) deliver(ctx context.Context, d *submission.Decision, decisionID u
 		dm := submission.DeliveryMeta{Meta: m, DeliveryID: p.ID, Destination: p.Destination, Adapter: p.Adapter, Format: p.Format,
 			AuthorityID: d.Authority.ID, Decision: decisionID, Order: w.rec.Offset}
 		dm.Instruction = nil
-		for _, old := range w.replaces() {
-			if old.Destination == p.Destination {
-				dm.Order = old.Order // its predecessor's place in the case
-			}
+		if p.Replaces {
+			dm.Order = p.Order
 		}
 		w.deliveries = append(w.deliveries, &bus.Record{Topic: TopicDeliveries, Partition: w.rec.Partition, Key: []byte(m.CaseID.String()),
 			Value: value, Headers: dm.Headers(submission.TypeDelivery), Time: w.now()})
@@ -304,6 +310,15 @@ func (w *work) keep(topic string, ev submission.Event) {
 	headers["ce_reason"] = ev.Reason
 	w.held = &bus.Record{Topic: topic, Partition: w.rec.Partition, Key: []byte(m.CaseID.String()), Value: w.rec.Value, Headers: headers, Time: w.now()}
 	w.events, w.deliveries = append(w.preface(), ev), w.releases()
+	if w.acct.Dispatched == m.Revision {
+		// A decision on it was told before a crash. Delivery may hold the case for
+		// what was to take the place.
+		for _, d := range w.acct.Deliveries {
+			if d.Replaces {
+				w.deliveries = append(w.deliveries, w.release(d.Destination, d.Order, d.Revision))
+			}
+		}
+	}
 }
 
 // preface is what stands before the decision: the acceptance, copied from the

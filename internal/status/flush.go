@@ -238,10 +238,17 @@ func (c *changes) count(was, now *submission.Account) {
 	}
 }
 
-// open says whether a delivery has a row: it waits, is dead, or is redriven and
-// nothing is told since. What is on its way or done is found by its submission.
+// open says whether a delivery has a row: it waits, is dead, or was redriven or has
+// taken a dead one's place in its case and nothing is told since. What else is on
+// its way or done is found by its submission.
 func open(d *submission.DeliveryAccount) bool {
-	return d.State == submission.Waiting || d.State == submission.Dead || d.State == submission.InFlight && d.Redrives > 0
+	return d.State == submission.Waiting || d.State == submission.Dead || holds(d)
+}
+
+// holds says whether a delivery that nothing is told of holds its case as the dead
+// one did before it.
+func holds(d *submission.DeliveryAccount) bool {
+	return d.State == submission.InFlight && (d.Redrives > 0 || d.Replaces)
 }
 
 func (b *batch) writeDeliveries(w *work, was *submission.Account, c *changes) error {

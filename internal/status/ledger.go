@@ -310,15 +310,12 @@ func (l *Ledger) Dead(ctx context.Context, partition int32) ([]submission.Delive
 	return out, nil
 }
 
-// Redriven returns the deliveries of a partition that are told as redriven and
-// of which nothing is told since, as projected.
-func (l *Ledger) Redriven(ctx context.Context, partition int32) ([]submission.DeliveryMeta, error) {
+// Expected returns the deliveries of a partition that come back to life in the
+// place of a dead one, and of which nothing is told since, as projected: those
+// that are told as redriven, and those of a higher revision.
+func (l *Ledger) Expected(ctx context.Context, partition int32) ([]submission.DeliveryMeta, error) {
 	var out []submission.DeliveryMeta
-	err := l.store.deliveries(ctx, `d.state = 'in-flight'`, partition, func(u Unfinished) {
-		if u.Redrives > 0 {
-			out = append(out, u.DeliveryMeta)
-		}
-	})
+	err := l.store.deliveries(ctx, `d.state = 'in-flight'`, partition, func(u Unfinished) { out = append(out, u.DeliveryMeta) })
 	if err != nil {
 		return nil, fault.Wrap(err, fault.Retryable, fault.ReasonStorage, "the status store cannot be read")
 	}

@@ -154,6 +154,8 @@ func (w *rowWriter) decision(d *submission.Decision) {
 		w.text(p.Destination)
 		w.text(p.Adapter)
 		w.format(p.Format)
+		w.bool(p.Replaces)
+		w.int(p.Order)
 	}
 	w.text(d.Rule)
 	w.text(d.ConfigHash)
@@ -168,7 +170,7 @@ func (r *rowReader) decision() *submission.Decision {
 		d.Deliveries = []submission.PlannedDelivery{}
 	}
 	for ; n > 0 && !r.failed; n-- {
-		d.Deliveries = append(d.Deliveries, submission.PlannedDelivery{ID: r.uuid(), Destination: r.text(), Adapter: r.text(), Format: r.format()})
+		d.Deliveries = append(d.Deliveries, submission.PlannedDelivery{ID: r.uuid(), Destination: r.text(), Adapter: r.text(), Format: r.format(), Replaces: r.bool(), Order: r.int()})
 	}
 	d.Rule, d.ConfigHash, d.Predecessor, d.At = r.text(), r.text(), int(r.int()), r.time()
 	return d
@@ -193,12 +195,13 @@ func (w *rowWriter) delivery(d *submission.DeliveryAccount) {
 	w.time(d.UpdatedAt)
 	w.someTime(d.WaitingSince)
 	w.uuid(d.DeadEvent)
+	w.bool(d.Replaces)
 }
 
 func (r *rowReader) delivery() *submission.DeliveryAccount {
 	return &submission.DeliveryAccount{ID: r.uuid(), Revision: int(r.int()), Destination: r.text(), Adapter: r.text(), Format: r.format(),
 		State: submission.State(r.text()), Attempts: int(r.int()), Redrives: int(r.int()), Sequence: int(r.int()), Reason: r.text(), Detail: r.text(),
-		DueAt: r.someTime(), Token: r.text(), Held: r.held(), Order: r.int(), UpdatedAt: r.time(), WaitingSince: r.someTime(), DeadEvent: r.uuid()}
+		DueAt: r.someTime(), Token: r.text(), Held: r.held(), Order: r.int(), UpdatedAt: r.time(), WaitingSince: r.someTime(), DeadEvent: r.uuid(), Replaces: r.bool()}
 }
 
 // rowWriter appends values.

@@ -46,6 +46,8 @@ type DeliveryAccount struct {
 	Held        *Held      `json:"held,omitempty"`
 	Order       int64      `json:"order"`
 	UpdatedAt   time.Time  `json:"updatedAt"`
+	// Replaces says that it took the place of a dead delivery in its case.
+	Replaces bool `json:"replaces,omitempty"`
 	// WaitingSince is when it began to wait, kept over every attempt; nil while
 	// it does not wait.
 	WaitingSince *time.Time `json:"waitingSince,omitempty"`
@@ -237,7 +239,7 @@ func (a *Account) applyDispatch(e Event) bool {
 		for _, p := range e.Decision.Deliveries {
 			a.Deliveries = append(a.Deliveries, &DeliveryAccount{
 				ID: p.ID, Revision: e.Revision, Destination: p.Destination, Adapter: p.Adapter,
-				Format: p.Format, State: InFlight, UpdatedAt: e.At,
+				Format: p.Format, State: InFlight, Order: p.Order, Replaces: p.Replaces, UpdatedAt: e.At,
 			})
 		}
 	case EventUnassigned, EventDead:

@@ -129,6 +129,10 @@ type PlannedDelivery struct {
 	Destination string    `json:"destination"`
 	Adapter     string    `json:"adapter"`
 	Format      Format    `json:"format"`
+	// Replaces says that it takes the place of a dead delivery, which stood at Order
+	// in its case.
+	Replaces bool  `json:"replaces,omitempty"`
+	Order    int64 `json:"order,omitempty"`
 }
 
 // Checkpoint is the signed running hash over one partition of events.

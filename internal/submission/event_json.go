@@ -106,10 +106,7 @@ func (w *jsonWriter) acceptance(a *Acceptance) {
 	w.time("acceptedAt", a.AcceptedAt)
 	w.text("sha512", a.SHA512)
 	w.uuid("append", a.Append)
-	if a.Test {
-		w.key("test")
-		w.b = append(w.b, "true"...)
-	}
+	w.someTrue("test", a.Test)
 	w.some("senderHash", a.SenderHash)
 	w.int("offset", a.Offset)
 	w.close()
@@ -150,6 +147,8 @@ func (w *jsonWriter) planned(p *PlannedDelivery) {
 	w.text("destination", p.Destination)
 	w.text("adapter", p.Adapter)
 	w.text("format", p.Format.String())
+	w.someTrue("replaces", p.Replaces)
+	w.someInt("order", p.Order)
 	w.close()
 }
 
@@ -201,6 +200,13 @@ func (w *jsonWriter) int(name string, v int64) {
 func (w *jsonWriter) someInt(name string, v int64) {
 	if v != 0 {
 		w.int(name, v)
+	}
+}
+
+func (w *jsonWriter) someTrue(name string, v bool) {
+	if v {
+		w.key(name)
+		w.b = append(w.b, "true"...)
 	}
 }
 
@@ -317,10 +323,7 @@ func (r *jsonReader) acceptance(a *Acceptance) {
 	r.time("acceptedAt", &a.AcceptedAt)
 	text(r, "sha512", &a.SHA512)
 	r.uuid("append", &a.Append)
-	if r.key("test") {
-		r.literal("true")
-		a.Test = true
-	}
+	r.someTrue("test", &a.Test)
 	text(r, "senderHash", &a.SenderHash)
 	number(r, "offset", &a.Offset)
 	r.close()
@@ -346,6 +349,13 @@ func (r *jsonReader) decision(d *Decision) {
 	r.close()
 }
 
+func (r *jsonReader) someTrue(name string, to *bool) {
+	if r.key(name) {
+		r.literal("true")
+		*to = true
+	}
+}
+
 func (r *jsonReader) deliveries(d *Decision) {
 	r.literal("[")
 	d.Deliveries = []PlannedDelivery{}
@@ -361,6 +371,8 @@ func (r *jsonReader) deliveries(d *Decision) {
 		if r.key("format") && p.Format.UnmarshalText(r.quoted()) != nil {
 			r.failed = true
 		}
+		r.someTrue("replaces", &p.Replaces)
+		number(r, "order", &p.Order)
 		r.close()
 		d.Deliveries = append(d.Deliveries, p)
 	}
