@@ -14,6 +14,8 @@ type prover struct {
 	file     string
 	model    *xsd.Schema
 	problems config.Problems
+	std      codes
+	judged   judged
 	proof    Proof
 	machines map[*xsd.Type]*machine
 }
@@ -22,8 +24,8 @@ type prover struct {
 // place, in the right namespace, in the schema's order, no more often than
 // allowed, nothing missing that every message has.
 // Only where nothing is wrong in itself is it asked what forms can make of it.
-func checkTemplate(file string, root *node, model *xsd.Schema) (Proof, config.Problems) {
-	c := &prover{file: file, model: model}
+func checkTemplate(file string, root *node, model *xsd.Schema, std codes) (Proof, config.Problems) {
+	c := &prover{file: file, model: model, std: std, judged: judged{}}
 	if root.kind != nodeElement {
 		return c.proof, nil
 	}
@@ -40,7 +42,8 @@ func checkTemplate(file string, root *node, model *xsd.Schema) (Proof, config.Pr
 	}
 	c.element(root, decl)
 	if len(c.problems) == 0 {
-		c.prove(root, c.typeFor(root, decl), &facts{}, &facts{})
+		c.prove(root, decl, &facts{}, &facts{})
+		c.proof.values = true
 	}
 	slices.SortStableFunc(c.proof.Open, func(a, b Open) int { return a.Line - b.Line })
 	return c.proof, c.problems

@@ -63,7 +63,7 @@ func compileMapping(file string, raw []byte, std *standard.Standard, form *FormS
 	if err := std.Compile(); err != nil {
 		problems = append(problems, config.Problem{File: file, Text: "no message could be checked: " + err.Error()})
 	}
-	proof, ps := checkTemplate(file, root, model)
+	proof, ps := checkTemplate(file, root, model, std)
 	problems = append(problems, ps...)
 	if problems.Failed() {
 		sortProblems(problems)

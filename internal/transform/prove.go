@@ -495,8 +495,10 @@ func matter(all []step, names []qname) map[string]bool {
 
 // prove proves what an element holds and what is in it, for forms of which the
 // facts are known: x where no w:required element is empty, bare without that.
-func (c *prover) prove(n *node, t *xsd.Type, x, bare *facts) {
+func (c *prover) prove(n *node, decl *xsd.Element, x, bare *facts) {
+	t := c.typeFor(n, decl)
 	c.proveAttributes(n, t, x)
+	c.proveText(n, decl, t)
 	if n.required {
 		c.rule(n, fmt.Sprintf("<%s> is never empty", n.tag), c.emptiness(n, bare))
 	}
@@ -547,7 +549,11 @@ func (c *prover) emptiness(n *node, x *facts) string {
 func (c *prover) proveAttributes(n *node, t *xsd.Type, x *facts) {
 	for _, a := range n.attrs {
 		decl := t.Attribute(xsd.Name{Space: a.name.space, Local: a.name.local})
-		if decl == nil || !decl.Required || a.decl {
+		if decl == nil || a.decl {
+			continue
+		}
+		c.proveValue(n, a.line, fmt.Sprintf("the attribute %q of <%s>", a.tag, n.tag), decl.Type.Simple, decl.Fixed, a.value)
+		if !decl.Required {
 			continue
 		}
 		rule := fmt.Sprintf("the attribute %q of <%s> is always there", a.tag, n.tag)
@@ -691,12 +697,14 @@ func (c *prover) descend(all []step, m *machine, x, bare *facts) {
 		}
 		innerBare, ok := bare.assume(both(conditions...))
 		switch {
-		case !ok || s.n.kind == nodeData:
+		case !ok:
+		case s.n.kind == nodeData:
+			c.proveData(s.n, m)
 		case s.loop != nil:
 			c.descend(s.loop.body, m, inner, innerBare)
 		case s.n.kind == nodeElement:
 			if decl := c.declared(m, s.name); decl != nil {
-				c.prove(s.n, c.typeFor(s.n, decl), inner, innerBare)
+				c.prove(s.n, decl, inner, innerBare)
 			}
 		}
 	}

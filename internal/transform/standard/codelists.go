@@ -143,3 +143,17 @@ func (s *Installed) linkLists() {
 		std.lists = x
 	}
 }
+
+// Codes returns what says whether a list has a code in its key column; ok is false
+// where the list is not installed, or cannot be read.
+func (s *Standard) Codes(uri, version string) (has func(code string) bool, ok bool) {
+	l, _ := s.lists.get([]byte(uri), []byte(version))
+	if l == nil {
+		return nil, false
+	}
+	codes, err := l.load("")
+	if err != nil {
+		return nil, false
+	}
+	return func(code string) bool { _, in := codes[code]; return in }, true
+}
