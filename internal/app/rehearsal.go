@@ -75,7 +75,8 @@ func unmapped(m *transform.Mapping, in transform.Input, err error) []intake.Faul
 	return at(trace.Failed, text)
 }
 
-// broken says which rule of the standard a message breaks.
+// broken says which rule of the standard a message breaks; nothing where no field
+// of the form has to do with it.
 func broken(std *standard.Standard, f standard.Finding, trace transform.Trace) []intake.Fault {
 	rule := string(f.Reason)
 	if f.Code != "" {
@@ -87,11 +88,10 @@ func broken(std *standard.Standard, f standard.Finding, trace transform.Trace) [
 	})
 }
 
-// at tells a fault at each of some fields of the form, or of the form as a whole.
+// at tells a fault at each of some fields of the form; nothing where there are
+// none: then the mapping's own words or the configuration are to blame, and the
+// submission is accepted for an operator to redrive.
 func at(fields []string, text intake.Text) []intake.Fault {
-	if len(fields) == 0 {
-		return []intake.Fault{{Pointer: "/data", Text: text}}
-	}
 	out := make([]intake.Fault, len(fields))
 	for i, f := range fields {
 		out[i] = intake.Fault{Pointer: "/data" + f, Text: text}

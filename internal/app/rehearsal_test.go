@@ -68,6 +68,12 @@ func TestRehearsalNamesRuleAndField(t *testing.T) {
 	if faults := lib.rehearse(job(nil)); len(faults) != 0 {
 		t.Errorf("a sound form: %v", faults)
 	}
+	// What the mapping or the configuration is to blame for is no fault of the form.
+	foreign := job(nil)
+	foreign.Authority.Name = "Ωμέγα"
+	if faults := lib.rehearse(foreign); len(faults) != 0 {
+		t.Errorf("an authority's name: %v", faults)
+	}
 	for _, c := range []struct {
 		name, pointer, rule string
 		change              func(*submission.Envelope, map[string]any)

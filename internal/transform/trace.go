@@ -37,17 +37,20 @@ func (m *Mapping) Trace(in Input) ([]byte, Trace, error) {
 }
 
 // Fields returns the form's fields behind a place in the message: those of the
-// origins at and below the path. A path without numbers means any sibling; where
-// several fields fit, what they have in common is returned.
+// origins at and below the path, or, where nothing is there, of what is around
+// it. A path without numbers means any sibling; where several fields fit, what
+// they have in common is returned. There are none where everything there is the
+// mapping's own or the router's.
 func (t Trace) Fields(path string) []string {
 	for ; path != ""; path = path[:strings.LastIndexByte(path, '/')] {
 		var out []string
+		there := false
 		for _, o := range t.Origins {
 			if samePlace(o.Path, path) {
-				out = append(out, o.Fields...)
+				there, out = true, append(out, o.Fields...)
 			}
 		}
-		if len(out) > 0 {
+		if there {
 			return shared(out)
 		}
 	}
@@ -215,7 +218,9 @@ func (t *tracer) attr(o *op, value string) error {
 }
 
 func (t *tracer) text(o *op, s string) error {
-	if o == nil {
+	if o != nil {
+		t.note("") // the mapping's own words
+	} else {
 		base := t.fields
 		if len(t.data) > 0 && len(base) == 1 {
 			t.fields = []string{base[0] + strings.Join(t.data, "")}
