@@ -66,7 +66,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Regi
 	}
 	wait, cancel := context.WithTimeout(ctx, cfg.AppendTimeout)
 	defer cancel()
-	client, err := try(wait, func() (sarama.Client, error) { return cfg.connect(cfg.client) })
+	client, err := tryOr(wait, func() (sarama.Client, error) { return cfg.connect(cfg.client) }, func(late sarama.Client) { _ = late.Close() })
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, fault.Of(ctx.Err())
@@ -142,14 +142,26 @@ func (b *Bus) Ping(ctx context.Context) error {
 // try runs fn, which cannot be cancelled, and stops waiting for it when ctx
 // ends. fn is bounded by the client's own timeouts.
 func try[T any](ctx context.Context, fn func() (T, error)) (T, error) {
+	return tryOr(ctx, fn, func(T) {})
+}
+
+// tryOr is try for what has to be given back: drop gets a result that came too
+// late for anybody to take it.
+func tryOr[T any](ctx context.Context, fn func() (T, error), drop func(T)) (T, error) {
 	type answer struct {
 		v   T
 		err error
 	}
-	ch := make(chan answer, 1)
+	ch := make(chan answer) // without room: what is sent has been taken
 	go func() {
 		v, err := fn()
-		ch <- answer{v, err}
+		select {
+		case ch <- answer{v, err}:
+		case <-ctx.Done():
+			if err == nil {
+				drop(v)
+			}
+		}
 	}()
 	select {
 	case a := <-ch:

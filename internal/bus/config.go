@@ -1,8 +1,10 @@
 package bus
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -29,6 +31,9 @@ type Config struct {
 	Version string
 	TLS     *TLSConfig
 	SASL    *SASLConfig
+	// Dial makes every connection: to the brokers named here, to those that
+	// metadata advertises, and to a token endpoint. Nil is the system's.
+	Dial Dial
 
 	Partitions        int // of the pipeline's topics, default 8
 	ReplicationFactor int // default 3
@@ -47,8 +52,12 @@ type Config struct {
 	SessionTimeout time.Duration
 }
 
-// TLSConfig names PEM files. The client certificate is read at every handshake,
-// so a renewed one needs no restart; a changed CA file makes the clients anew.
+// Dial connects to "host:port" over TCP. An error that is a *fault.Error is what
+// the bus's own errors say; any other is a broker that does not answer.
+type Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+// TLSConfig names PEM files. A changed one makes the clients anew, so that none
+// needs a restart and no connection lives on under a certificate that was replaced.
 type TLSConfig struct {
 	CAFile     string // default: the system's roots
 	CertFile   string // client certificate, with KeyFile
@@ -111,7 +120,7 @@ func (c Config) withDefaults() Config {
 		c.SessionTimeout = 10 * time.Second
 	}
 	if c.SASL != nil && c.SASL.Mechanism == sarama.SASLTypeOAuth && c.SASL.tokens == nil {
-		c.SASL = c.SASL.withTokens()
+		c.SASL = c.SASL.withTokens(c.Dial)
 	}
 	return c
 }
@@ -165,6 +174,9 @@ func (c Config) client() (*sarama.Config, error) {
 	s.Metadata.Retry.Backoff = 150 * time.Millisecond
 	s.Admin.Timeout = c.AppendTimeout
 	s.Admin.Retry.Max = 5
+	if c.Dial != nil {
+		s.Net.Proxy.Enable, s.Net.Proxy.Dialer = true, dialer{c.Dial, s.Net.DialTimeout}
+	}
 	if c.TLS != nil {
 		if s.Net.TLS.Config, err = c.TLS.load(); err != nil {
 			return nil, err
@@ -177,6 +189,19 @@ func (c Config) client() (*sarama.Config, error) {
 		}
 	}
 	return s, nil
+}
+
+// dialer gives a Dial to sarama, which knows no context.
+type dialer struct {
+	dial    Dial
+	timeout time.Duration
+}
+
+// Dial implements proxy.Dialer.
+func (d dialer) Dial(network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), d.timeout)
+	defer cancel()
+	return d.dial(ctx, network, address)
 }
 
 func (t *TLSConfig) load() (*tls.Config, error) {

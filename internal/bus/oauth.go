@@ -3,20 +3,17 @@ package bus
 import (
 	"context"
 	"crypto/tls"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/IBM/sarama"
 	"golang.org/x/oauth2"
-	"golang.org/x/oauth2/clientcredentials"
+
 	"weiche/internal/fault"
+	"weiche/internal/oauth"
 )
 
 // A token endpoint gets tokenTimeout to answer. sarama holds a connection's lock
@@ -29,12 +26,11 @@ const tokenTimeout = 5 * time.Second
 const renewAt = 0.75
 
 // withTokens returns a copy whose clients share one source of tokens.
-func (a *SASLConfig) withTokens() *SASLConfig {
+func (a *SASLConfig) withTokens(dial Dial) *SASLConfig {
 	c := *a
-	switch {
-	case c.Token != nil:
-		c.tokens = &tokenEndpoint{conf: *c.Token, extensions: c.Extensions, now: time.Now}
-	default:
+	if c.Token != nil {
+		c.tokens = newTokenEndpoint(*c.Token, c.Extensions, dial, time.Now)
+	} else {
 		c.tokens = tokenFile{file: c.TokenFile, extensions: c.Extensions, now: time.Now}
 	}
 	return &c
@@ -88,136 +84,85 @@ func (f tokenFile) Token() (*sarama.AccessToken, error) {
 		return nil, err
 	}
 	token = strings.TrimSpace(token)
-	if token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || notPrintable(r) }) {
+	if !oauth.Wellformed(token) {
 		return nil, misconfigured("kafka.sasl.token_file: %s holds no token, or more than one", f.file)
 	}
-	if end := expiry(token); !end.IsZero() && !f.now().Before(end) {
+	if end := oauth.Expiry(token); !end.IsZero() && !f.now().Before(end) {
 		return nil, fault.New(fault.Destination, fault.ReasonNotAuthorised,
 			"the token in %s expired at %s; see why nothing renews it", f.file, end.UTC().Format(time.RFC3339))
 	}
 	return &sarama.AccessToken{Token: token, Extensions: f.extensions}, nil
 }
 
-// expiry is the claim exp of a token that is a JWT; zero where it is none. Nothing
-// is verified: that is the broker's part.
-func expiry(token string) time.Time {
-	parts := strings.Split(token, ".")
-	if len(parts) != 3 {
-		return time.Time{}
-	}
-	b, err := base64.RawURLEncoding.DecodeString(parts[1])
-	var claims struct{ Exp float64 }
-	if err != nil || json.Unmarshal(b, &claims) != nil || claims.Exp <= 0 || claims.Exp > 1<<40 {
-		return time.Time{}
-	}
-	return time.Unix(int64(claims.Exp), 0)
-}
-
-// tokenEndpoint fetches tokens and keeps each for renewAt of its lifetime. One
-// request is under way at a time. It is safe for concurrent use.
+// tokenEndpoint gives a grant's tokens to sarama.
 type tokenEndpoint struct {
-	conf       TokenConfig
+	grant      *oauth.Grant
 	extensions map[string]string
-	now        func() time.Time
-
-	mu          sync.Mutex
-	grant       clientcredentials.Config // remembers how the endpoint takes the secret
-	token       string
-	renew, ends time.Time // of token
-	failed      time.Time
-	err         error
 }
 
-// Token implements sarama.AccessTokenProvider. While the endpoint fails, a token
-// that has not expired is used on.
+func newTokenEndpoint(t TokenConfig, extensions map[string]string, dial Dial, now func() time.Time) *tokenEndpoint {
+	return &tokenEndpoint{extensions: extensions, grant: oauth.NewGrant(oauth.Endpoint{
+		URL: t.URL, ClientID: t.ClientID, Scopes: strings.Fields(t.Scope), Style: oauth2.AuthStyleAutoDetect,
+		Secret: func() (string, *fault.Error) {
+			secret, err := readSecret("kafka.sasl.client_secret_file", t.ClientSecretFile)
+			return secret, fault.Of(err)
+		},
+		Transport: func() (http.RoundTripper, *fault.Error) { return t.transport(dial) },
+		Failed:    unasked,
+		Delay:     func(*http.Response) time.Duration { return 0 },
+		Timeout:   tokenTimeout, RenewAt: renewAt, Now: now,
+		Once: true, // a broker's refusal does not come back to whoever gave the token
+	})}
+}
+
+// Token implements sarama.AccessTokenProvider.
 func (e *tokenEndpoint) Token() (*sarama.AccessToken, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	now := e.now()
-	if e.token == "" || !now.Before(e.renew) {
-		// Connections that fail together share one answer.
-		if e.err == nil || now.Sub(e.failed) > time.Second || now.Before(e.failed) {
-			e.failed, e.err = now, e.fetch(now)
-		}
-		if e.err != nil && (e.token == "" || !now.Before(e.ends)) {
-			return nil, e.err
-		}
+	token, f := e.grant.Token(context.Background(), "")
+	if f != nil {
+		return nil, ours(f)
 	}
-	return &sarama.AccessToken{Token: e.token, Extensions: e.extensions}, nil
+	return &sarama.AccessToken{Token: token, Extensions: e.extensions}, nil
 }
 
-func (e *tokenEndpoint) fetch(now time.Time) error {
-	secret, err := readSecret("kafka.sasl.client_secret_file", e.conf.ClientSecretFile)
-	if err != nil {
-		return err
-	}
-	client, err := e.conf.client()
-	if err != nil {
-		return err
-	}
-	e.grant.ClientID, e.grant.ClientSecret, e.grant.TokenURL, e.grant.Scopes = e.conf.ClientID, secret, e.conf.URL, strings.Fields(e.conf.Scope)
-	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), oauth2.HTTPClient, client), tokenTimeout)
-	defer cancel()
-	got, err := e.grant.Token(ctx)
-	if err != nil {
-		return refusedToken(err)
-	}
-	e.token = got.AccessToken
-	e.ends = expiry(e.token)
-	if !got.Expiry.IsZero() {
-		e.ends = now.Add(time.Until(got.Expiry))
-	}
-	// A token that does not say when it ends serves one connection.
-	e.renew = now
-	if life := e.ends.Sub(now); life > 0 {
-		e.renew = now.Add(time.Duration(float64(life) * renewAt))
-	}
-	return nil
-}
-
-// client makes an HTTP client that follows no redirect: the secret is meant for
-// this address.
-func (t TokenConfig) client() (*http.Client, error) {
+// transport serves one request.
+func (t TokenConfig) transport(dial Dial) (http.RoundTripper, *fault.Error) {
 	roots, err := readRoots("kafka.sasl.token_ca_file", t.CAFile)
 	if err != nil {
-		return nil, err
+		return nil, fault.Of(err)
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
-	transport.DisableKeepAlives = true
-	return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, nil
+	via := http.DefaultTransport.(*http.Transport).Clone()
+	via.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
+	via.DisableKeepAlives = true
+	if dial != nil {
+		via.DialContext, via.Proxy = dial, nil // a proxy would resolve names out of its sight
+	}
+	return via, nil
 }
 
-// refusedToken classes an endpoint's failure. The endpoint's own words are left
-// out, also as a cause: they may repeat the secret.
-func refusedToken(err error) error {
-	var refused *oauth2.RetrieveError
-	if !errors.As(err, &refused) {
-		if _, reason, _ := judge(err); reason == fault.ReasonCertificate {
-			return fault.Wrap(err, fault.Destination, reason, "the certificate of kafka.sasl.token_url is not trusted or has expired; token_ca_file names who may vouch for it")
-		}
-		if errors.Is(err, context.DeadlineExceeded) || os.IsTimeout(err) {
-			return fault.New(fault.Retryable, fault.ReasonBrokerUnavailable, "kafka.sasl.token_url did not answer within %s", tokenTimeout)
-		}
-		return fault.New(fault.Retryable, fault.ReasonBrokerUnavailable, "kafka.sasl.token_url gives no token: it cannot be reached, or answers with something else")
+// unasked classes an exchange without an answer. What a Dial has classed stays.
+func unasked(_ context.Context, err error) *fault.Error {
+	if f, ok := errors.AsType[*fault.Error](err); ok {
+		return f
 	}
-	code := 0
-	if refused.Response != nil {
-		code = refused.Response.StatusCode
+	if _, reason, _ := judgeTLS(err); reason == fault.ReasonCertificate {
+		return fault.Wrap(err, fault.Destination, reason, "its certificate is not trusted or has expired; token_ca_file names who may vouch for it")
 	}
-	if code >= 500 || code == http.StatusTooManyRequests || code == http.StatusRequestTimeout {
-		return fault.New(fault.Retryable, fault.ReasonBrokerUnavailable, "kafka.sasl.token_url answers %d", code)
-	}
-	return fault.New(fault.Destination, fault.ReasonNotAuthorised,
-		"kafka.sasl.token_url answers %d%s: it refuses client_id, the secret in client_secret_file, or scope", code, knownCode(refused.ErrorCode))
+	return fault.Wrap(err, fault.Destination, fault.ReasonUnreachable, "it cannot be reached")
 }
 
-// knownCode keeps an error code of RFC 6749 section 5.2, and nothing else that an
-// endpoint may write there.
-func knownCode(code string) string {
-	switch code {
-	case "invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope":
-		return " (" + code + ")"
+// ours says in the bus's words what keeps a token away.
+func ours(f *fault.Error) error {
+	class, reason := fault.Retryable, fault.ReasonBrokerUnavailable
+	switch f.Reason {
+	case fault.ReasonCertificate:
+		class, reason = f.Class, f.Reason
+	case fault.ReasonUnauthorized, fault.ReasonRedirected:
+		class, reason = fault.Destination, fault.ReasonNotAuthorised
+	case fault.ReasonMisconfigured:
+		if f.Class == fault.Permanent { // a file of ours, in our own words
+			return f
+		}
+		class, reason = f.Class, f.Reason
 	}
-	return ""
+	return fault.Wrap(f, class, reason, "kafka.sasl.%s", f.Detail)
 }

@@ -9,8 +9,9 @@ import (
 )
 
 // connect makes a client. Where sarama fixes a secret at that moment (PLAIN's
-// password, the authorities of TLS), the client is made anew behind the caller's
-// back when its file has changed.
+// password, the authorities of TLS), or a connection shall not outlive it (the
+// client certificate), the client is made anew behind the caller's back when its
+// file has changed.
 func (c Config) connect(build func() (*sarama.Config, error)) (sarama.Client, error) {
 	dial := func() (sarama.Client, error) {
 		conf, err := build()
@@ -23,8 +24,12 @@ func (c Config) connect(build func() (*sarama.Config, error)) (sarama.Client, er
 	if c.SASL != nil && c.SASL.Mechanism == sarama.SASLTypePlaintext {
 		files = append(files, c.SASL.PasswordFile)
 	}
-	if c.TLS != nil && c.TLS.CAFile != "" {
-		files = append(files, c.TLS.CAFile)
+	if c.TLS != nil {
+		for _, f := range []string{c.TLS.CAFile, c.TLS.CertFile, c.TLS.KeyFile} {
+			if f != "" {
+				files = append(files, f)
+			}
+		}
 	}
 	seen := look(files)
 	client, err := dial()

@@ -49,8 +49,9 @@ func TestTokenIsRenewedInTime(t *testing.T) {
 	defer server.Close()
 	now := &clock{}
 	now.at.Store(1_700_000_000)
-	e := &tokenEndpoint{now: now.now, extensions: map[string]string{"logicalCluster": "lkc-1"}, conf: TokenConfig{URL: server.URL, ClientID: "weiche", ClientSecretFile: file(t, "s"),
-		CAFile: fileOf(t, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))}}
+	e := newTokenEndpoint(TokenConfig{URL: server.URL, ClientID: "weiche", ClientSecretFile: file(t, "s"),
+		CAFile: fileOf(t, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))},
+		map[string]string{"logicalCluster": "lkc-1"}, nil, now.now)
 	want := func(token string, requests int64) {
 		t.Helper()
 		var all sync.WaitGroup

@@ -15,6 +15,7 @@ import (
 	"weiche/internal/adapters/trip"
 	"weiche/internal/adapters/wire"
 	"weiche/internal/fault"
+	"weiche/internal/oauth"
 	"weiche/internal/submission"
 )
 
@@ -41,10 +42,8 @@ func newAdapter(_ string, v spec.Values, deps spec.Deps) (spec.Adapter, error) {
 	case v.Text("token_url") != "":
 		c := connect(v.Text("token_url"), v.Text("token_ca_file"))
 		c.Idle = 0 // a token lasts longer than a connection is kept
-		a.tokens = &grant{
-			url: v.Text("token_url"), clientID: v.Text("client_id"), secretFile: deps.SecretPath(v.Text("client_secret_file")),
-			auth: v.Text("client_auth"), scopes: strings.Fields(v.Text("scope")), connector: c, now: deps.Clock, turn: make(chan struct{}, 1),
-		}
+		e := oauth.Endpoint{URL: v.Text("token_url"), ClientID: v.Text("client_id"), Scopes: strings.Fields(v.Text("scope")), Now: deps.Clock}
+		a.tokens = oauth.NewGrant(endpoint(e, v.Text("client_auth"), deps.SecretPath(v.Text("client_secret_file")), c))
 	}
 	return a, nil
 }
@@ -88,14 +87,14 @@ func (a *Adapter) deliver(ctx context.Context, d *submission.Delivery) *fault.Er
 	if f != nil {
 		return f
 	}
-	token, f := a.tokens.token(ctx, "")
+	token, f := a.tokens.Token(ctx, "")
 	if f != nil {
 		return f
 	}
 	resp, f := a.exchange(ctx, via, m, token)
 	if f == nil && resp.Status == http.StatusUnauthorized && token != "" {
 		// It may have been revoked before its time: another one, once.
-		other, tf := a.tokens.token(ctx, token)
+		other, tf := a.tokens.Token(ctx, token)
 		switch {
 		case tf != nil:
 			return tf
