@@ -1,6 +1,7 @@
 package kafkatest
 
 import (
+	"crypto/rand"
 	"errors"
 	"os"
 	"slices"
@@ -33,6 +34,16 @@ func (c *Cluster) Administrator(t testing.TB) sarama.ClusterAdmin {
 	}
 	t.Cleanup(func() { _ = admin.Close() })
 	return admin
+}
+
+// SetPassword gives a user a password for SCRAM-SHA-512, in the place of the one it
+// had.
+func (c *Cluster) SetPassword(t testing.TB, user, password string) {
+	t.Helper()
+	if _, err := c.Administrator(t).UpsertUserScramCredentials([]sarama.AlterUserScramCredentialsUpsert{{
+		Name: user, Mechanism: sarama.SCRAM_MECHANISM_SHA_512, Iterations: 4096, Salt: []byte(rand.Text()), Password: []byte(password)}}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Commands returns the first shell script below a heading of a page.

@@ -138,8 +138,11 @@ func mute(t *testing.T, begun chan<- struct{}) string {
 	return l.Addr().String()
 }
 
+// The router's own cluster. Its connection serves all the router's work, so what
+// belongs to a connection of the adapter's own is tried in TestOtherCluster.
 func TestConformance(t *testing.T) {
-	broker, own := cluster(t)
+	_, own := cluster(t)
+	const other = "the router's own connection is not the adapter's: see TestConformanceOfAnotherCluster"
 	adaptertest.Suite{
 		Repeats: true,
 		// The broker runs in this process: its goroutines, its files.
@@ -151,27 +154,17 @@ func TestConformance(t *testing.T) {
 			deps.Bus = own
 			door := adaptertest.Door{Received: func() []adaptertest.Received { return received(t, own, topic) }}
 			settings := "topic: " + topic + "\n"
-			switch c {
-			case adaptertest.RefusesForGood:
+			if c == adaptertest.RefusesForGood {
 				settings += "max_message: 64KB\n"
 				door.Delivery = func() *submission.Delivery { return adaptertest.NewDelivery(make([]byte, 100_000)) }
-			case adaptertest.Closed: // the router's own connection is not the adapter's to close
-				settings += "replication_factor: 1\nbrokers: ['" + strings.Join(broker.Addrs(), "','") + "']\n"
-			case adaptertest.AtFault:
-				settings += "brokers: ['" + nobody(t) + "']\n"
-			case adaptertest.Slow:
-				begun := make(chan struct{}, 10)
-				door.Begun = begun
-				settings += "brokers: ['" + mute(t, begun) + "']\n"
 			}
 			door.Adapter = open(t, deps, "%s", settings)
 			return door
 		},
 		Without: map[adaptertest.Condition]string{
 			adaptertest.RefusesForNow: "a broker judges no message; what it cannot do now (no leader, replicas missing) is tested with the bus",
-			adaptertest.CutsOff:       "the bus repeats a broken append itself, and then no broker answers",
-			adaptertest.Idle:          "the router's own connection serves all its work; another cluster's is one for each broker, kept until Close",
-			adaptertest.RotatesSecret: "the bus reads password and certificate, and is tested for it",
+			adaptertest.AtFault:       other, adaptertest.Slow: other, adaptertest.CutsOff: other, adaptertest.RotatesSecret: other,
+			adaptertest.Idle: other, adaptertest.Closed: other,
 		},
 	}.Run(t)
 }
@@ -260,7 +253,7 @@ func TestOtherCluster(t *testing.T) {
 	_, own := cluster(t)
 	log := slog.New(slog.DiscardHandler)
 	addr := nobody(t)
-	a := open(t, spec.Deps{Bus: own}, "topic: fv.fern\nbrokers: ['%s']\nreplication_factor: 1", addr)
+	a := open(t, spec.Deps{Bus: own}, "topic: fv.fern\nbrokers: ['%s']\nreplication_factor: 1\nallow_networks: [loopback]", addr)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	err := a.Deliver(ctx, adaptertest.NewDelivery())
@@ -305,6 +298,19 @@ func TestSettings(t *testing.T) {
 		{"topic: a\nbrokers: [x:1]\nsasl: PLAIN", "username and password_file"},
 		{"topic: a\nbrokers: [x:1]\nsasl: GSSAPI\nusername: x\npassword_file: y", "one of PLAIN"},
 		{"topic: a\nbrokers: [x:1]\ntls: true\nca_file: ca\ncert_file: c\nkey_file: k\nsasl: SCRAM-SHA-512\nusername: x\npassword_file: y", ""},
+		{"topic: a\nallow_networks: [loopback]", "brokers is empty"},
+		{"topic: a\nbrokers: [x:1]\nallow_networks: [local]", "destinations.yaml:3:"},
+		{"topic: a\nbrokers: [x:1]\nusername: x", "needs sasl"},
+		{"topic: a\nbrokers: [x:1]\nsasl: SCRAM-SHA-512\nusername: x\npassword_file: y\ntoken_file: z", "needs sasl: OAUTHBEARER"},
+		{"topic: a\nbrokers: [x:1]\ntls: true\nsasl: OAUTHBEARER", "either token_file or token_url"},
+		{"topic: a\nbrokers: [x:1]\nsasl: OAUTHBEARER\ntoken_file: z", "needs tls: true"},
+		{"topic: a\nbrokers: [x:1]\ntls: true\nsasl: OAUTHBEARER\ntoken_file: z", ""},
+		{"topic: a\nbrokers: [x:1]\ntls: true\nsasl: OAUTHBEARER\ntoken_file: z\nclient_id: c", "goes with token_url"},
+		{"topic: a\nbrokers: [x:1]\ntls: true\nsasl: OAUTHBEARER\ntoken_url: https://idp.example/t", "client_id and client_secret_file"},
+		{"topic: a\nbrokers: [x:1]\ntls: true\nsasl: OAUTHBEARER\ntoken_url: http://idp.example/t\nclient_id: c\nclient_secret_file: s", "https://"},
+		{"topic: a\nbrokers: [x:1]\ntls: true\nsasl: OAUTHBEARER\ntoken_url: https://idp.example/t\nclient_id: c\nclient_secret_file: s\nusername: u", "not for OAUTHBEARER"},
+		{"topic: a\nbrokers: [x:1]\nserver_name: k", "needs tls"},
+		{"topic: a\nbrokers: [x:1]\nconnect_timeout: 0s", "more than 0"},
 		{"topic: a\nmax_message: 2GB", "destinations.yaml:2:14"},
 	} {
 		s, err := config.ParseSettings("destinations.yaml", c.settings)
