@@ -197,20 +197,21 @@ func TestAckHandedOver(t *testing.T) {
 // Where nobody knows, a redrive asks first.
 func TestRedriveOfWhatWasHandedOver(t *testing.T) {
 	for _, c := range []struct {
-		name   string
-		giveUp bool
-		token  string
-	}{{"refused", false, ""}, {"given up", true, "urn:message:1"}} {
+		name  string
+		word  func() error // after it was handed over
+		token string
+	}{
+		{"refused", permanent, ""},
+		{"given up", retryable, "urn:message:1"},
+		{"no report", func() error { return fault.New(fault.Permanent, fault.ReasonNoReport, "still open") }, "urn:message:1"},
+	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := newDoor()
 			d.tell(func(_ context.Context, del *submission.Delivery, _ int) error {
-				switch {
-				case del.Token == "":
+				if del.Token == "" {
 					return &submission.Pending{Token: "urn:message:1"}
-				case c.giveUp:
-					return retryable()
 				}
-				return permanent()
+				return c.word()
 			})
 			p := quick
 			p.GiveUp = time.Millisecond

@@ -736,7 +736,7 @@ func (l *lane) bury(ctx context.Context, m submission.DeliveryMeta, value []byte
 	ev := l.event(submission.EventDead, m, "dead", strconv.Itoa(m.Attempts), strconv.Itoa(m.Redrives))
 	ev.Attempt, ev.Reason, ev.Class, ev.Detail = m.Attempts, string(f.Reason), f.Class.String(), f.Detail
 	ev.Held = &submission.Held{Topic: TopicDead, Partition: rec.Partition, Offset: rec.Offset}
-	if f.Reason == fault.ReasonGaveUp {
+	if f.Reason == fault.ReasonGaveUp || f.Reason == fault.ReasonNoReport {
 		ev.Token = m.Token // a redrive asks what became of it; after a last word it hands over anew
 	}
 	if err := l.record(ctx, m, ev); err != nil {

@@ -82,6 +82,7 @@ const (
 	ReasonPaused        Reason = "paused"        // the destination is paused
 	ReasonBehindCase    Reason = "behind-case"   // parked behind an earlier one of its case
 	ReasonGaveUp        Reason = "gave-up"       // retried for as long as the policy allows
+	ReasonNoReport      Reason = "no-report"     // handed over, and the destination never said what became of it
 	ReasonBlobMissing   Reason = "blob-missing"  // an attachment's bytes are gone
 	ReasonBusy          Reason = "busy"          // the destination's share of work is used up
 )
@@ -113,7 +114,7 @@ func Reasons() []Reason {
 		ReasonEmptyElement, ReasonOutOfValidity, ReasonUndecodable, ReasonUndecryptable, ReasonConfigBroken,
 		ReasonDelivered, ReasonHandedOver, ReasonTooManyDead, ReasonRefused, ReasonUnavailable, ReasonUnreachable, ReasonUnauthorized, ReasonCertificate,
 		ReasonGone, ReasonRedirected, ReasonTimeout, ReasonInterrupted, ReasonStorage, ReasonMisconfigured, ReasonPaused,
-		ReasonBehindCase, ReasonGaveUp, ReasonBlobMissing, ReasonBusy,
+		ReasonBehindCase, ReasonGaveUp, ReasonNoReport, ReasonBlobMissing, ReasonBusy,
 		ReasonBrokerUnavailable, ReasonQuorumLost, ReasonNotAuthorised, ReasonUnknownTopic, ReasonOperator,
 		ReasonCancelled, ReasonUnknown,
 	}

@@ -20,7 +20,7 @@ import (
 func newAdapter(_ string, v spec.Values, deps spec.Deps) (spec.Adapter, error) {
 	return &Adapter{
 		management: v.Text("management_url"), send: v.Text("send_url"), meta: newMetadata(v), clock: deps.Clock,
-		interval: v.Duration("report_interval"), limit: v.Size("max_message"),
+		interval: v.Duration("report_interval"), reportLimit: v.Duration("report_limit"), limit: v.Size("max_message"),
 		connector: &trip.Connector{
 			CAFile: deps.SecretPath(v.Text("ca_file")), CertFile: deps.SecretPath(v.Text("cert_file")), KeyFile: deps.SecretPath(v.Text("key_file")),
 			Dialer: dial.Dialer{Allowed: dial.Allowed(v), Timeout: v.Duration("connect_timeout")},
@@ -34,6 +34,7 @@ type Adapter struct {
 	management, send string
 	meta             metadata
 	interval         time.Duration
+	reportLimit      time.Duration // 0: none
 	limit            int64
 	connector        *trip.Connector
 	clock            func() time.Time
@@ -123,13 +124,23 @@ func (a *Adapter) ask(ctx context.Context, via *http.Transport, id string) (stri
 func (a *Adapter) judge(status string, t token) (*submission.Pending, *fault.Error) {
 	switch status {
 	case "0":
-		return a.wait(t), nil
+		return a.open(t)
 	case "1", "2":
 		return nil, nil
 	case "3":
 		return nil, fault.New(fault.Permanent, fault.ReasonRefused, "the transport report is closed with errors (red); the message did not arrive")
 	}
 	return nil, fault.New(fault.Retryable, fault.ReasonUnknown, "the transport report has a status that XTA 2.1.1 does not know")
+}
+
+// open waits on, but not for ever: a delivery that is handed over holds its case.
+// What became of the message is then a person's to find out; it is not sent again.
+func (a *Adapter) open(t token) (*submission.Pending, *fault.Error) {
+	if t.has && !t.since.IsZero() && a.reportLimit > 0 && a.clock().Sub(t.since) >= a.reportLimit {
+		return nil, fault.New(fault.Permanent, fault.ReasonNoReport, "the transport report is still open %s after the server took the message (report_limit); "+
+			"whether it arrived is not known. A redrive asks the report again and sends nothing", a.reportLimit)
+	}
+	return a.wait(t), nil
 }
 
 // hand sends the message. Where its answer is lost the record says no more than
@@ -158,7 +169,9 @@ func (a *Adapter) hand(ctx context.Context, via *http.Transport, d *submission.D
 }
 
 func (a *Adapter) wait(t token) *submission.Pending {
-	t.has = true
+	if t.since.IsZero() {
+		t.has, t.since = true, a.clock()
+	}
 	return &submission.Pending{Token: t.String(), After: a.interval}
 }
 

@@ -89,6 +89,54 @@ func TestReportInRed(t *testing.T) {
 	}
 }
 
+// A report that stays open for ever holds its case for report_limit. Then it is a
+// person's: nothing is sent again, and who asks again is told what has become of it.
+func TestReportStaysOpen(t *testing.T) {
+	p := openPeer(t)
+	now := time.Date(2026, 11, 22, 20, 0, 0, 0, time.UTC)
+	a := p.at(t, spec.Deps{Clock: func() time.Time { return now }}, "report_limit: 48h\n")
+	d := adaptertest.NewDelivery([]byte("a"))
+	p.set(t, "status", "0")
+	sent, f := step(t, a, d, begin(t, a, d))
+	if f != nil {
+		t.Fatal(f)
+	}
+	now = now.Add(48*time.Hour - time.Second)
+	again, f := step(t, a, d, sent.Token)
+	if f != nil || again == nil || *again != *sent {
+		t.Fatalf("before the limit: %v, %v", again, f)
+	}
+	now = now.Add(time.Second)
+	for range 2 { // the second is a redrive's
+		if _, f := step(t, a, d, sent.Token); f == nil || f.Class != fault.Permanent || f.Reason != fault.ReasonNoReport {
+			t.Errorf("at the limit: %v", f)
+		}
+		now = now.Add(24 * time.Hour)
+	}
+	// What a router of before recorded has no time: it is counted from now on.
+	old := tokenWithoutTime(sent.Token)
+	counted, f := step(t, a, d, old)
+	if f != nil || counted == nil || counted.Token == old {
+		t.Fatalf("an older record: %v, %v", counted, f)
+	}
+	now = now.Add(49 * time.Hour)
+	if _, f := step(t, a, d, counted.Token); f == nil || f.Reason != fault.ReasonNoReport {
+		t.Errorf("an older record at the limit: %v", f)
+	}
+	p.set(t, "status", "1")
+	if next, f := step(t, a, d, sent.Token); next != nil || f != nil {
+		t.Errorf("a redrive whose report is closed meanwhile: %v, %v", next, f)
+	}
+	if calls := p.calls(t); calls["sendMessage"] != 1 || calls["createMessageId"] != 1 {
+		t.Errorf("the calls were %v", calls)
+	}
+}
+
+func tokenWithoutTime(token string) string {
+	f := strings.Fields(token)
+	return strings.Join([]string{f[0], f[1], f[3]}, " ")
+}
+
 // After an unknown answer the report is asked; nothing is sent twice.
 func TestLostAnswer(t *testing.T) {
 	p := openPeer(t)

@@ -1,35 +1,44 @@
 package xta
 
 import (
+	"strconv"
 	"strings"
+	"time"
 
 	"weiche/internal/fault"
 )
 
 // token is what is on record of a delivery: the message id that the peer gave,
-// and whether the peer is known to have the message.
+// and whether the peer is known to have the message, since when.
 type token struct {
-	id  string
-	has bool
+	id    string
+	has   bool
+	since time.Time // zero where a router of before this was recorded wrote it
 }
 
 const (
 	tokenMade = "xta made " // the id was given; whether the message went out is not known
-	tokenHas  = "xta sent " // the peer has said that it has the message
+	tokenHas  = "xta sent " // the peer has said that it has the message; seconds since 1970 and the id follow
 )
 
 func (t token) String() string {
 	if t.has {
-		return tokenHas + t.id
+		return tokenHas + strconv.FormatInt(t.since.Unix(), 10) + " " + t.id
 	}
 	return tokenMade + t.id
 }
 
 func parseToken(s string) (token, *fault.Error) {
-	for _, t := range []token{{has: false}, {has: true}} {
-		if id, ok := strings.CutPrefix(s, t.String()); ok && usableID(id) {
-			t.id = id
-			return t, nil
+	if id, ok := strings.CutPrefix(s, tokenMade); ok && usableID(id) {
+		return token{id: id}, nil
+	}
+	if rest, ok := strings.CutPrefix(s, tokenHas); ok {
+		since, id, timed := strings.Cut(rest, " ")
+		if !timed && usableID(rest) {
+			return token{id: rest, has: true}, nil
+		}
+		if n, err := strconv.ParseInt(since, 10, 64); err == nil && usableID(id) {
+			return token{id: id, has: true, since: time.Unix(n, 0)}, nil
 		}
 	}
 	return token{}, fault.New(fault.Permanent, fault.ReasonUndecodable,

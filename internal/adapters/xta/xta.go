@@ -6,7 +6,8 @@
 //
 //	no token          createMessageId; its answer becomes the token
 //	token "made"      getTransportReport; where the id is unknown, sendMessage
-//	token "sent"      getTransportReport, until the report is final
+//	token "sent"      getTransportReport, until the report is final or has been
+//	                  open for too long
 //
 // What a lost answer leaves behind: of createMessageId an id that nobody uses; of
 // getTransportReport nothing; of sendMessage a token that says "made", so that the
@@ -64,6 +65,7 @@ message's format.
 | transport report | counts as |
 | --- | --- |
 | 0, open | handed over, asked again |
+| 0, still open after ` + "`report_limit`" + ` | dead (` + "`no-report`" + `), never sent again by itself; a redrive asks the report first |
 | 1, green; 2, yellow (warnings) | delivered |
 | 3, red | refused for good (` + "`refused`" + `) |
 | unknown to the server, after it took the message | retry (` + "`unknown`" + `), never sent again by itself |
@@ -95,6 +97,7 @@ message's format.
 			{Name: "payload_schema", Type: spec.Text, Required: true, Example: "urn:xoev-de:bmk:standard:{standard}:{version}", Doc: "URI of the message's schema (`MessageType/@payloadSchema`)."},
 			{Name: "service_profile", Type: spec.Text, Doc: "The XTA service profile (`ServiceQuality`); left out where empty."},
 			{Name: "report_interval", Type: spec.Duration, Default: time.Minute, Doc: "How long after sending, and after each open report, the report is asked."},
+			{Name: "report_limit", Type: spec.Duration, Default: 7 * 24 * time.Hour, Doc: "How long a report may stay open after the server took the message. Then the delivery goes to the dead letters (`no-report`), without being sent again, and holds its case until somebody redrives it, which asks the report first, or closes it. 0: for ever."},
 			{Name: "max_message", Type: spec.Size, Default: config.Bytes(40_000_000), Doc: "Most bytes of XML and attachments together. The standard allows 40 MB."},
 			dial.Field(),
 			{Name: "connect_timeout", Type: spec.Duration, Default: 10 * time.Second, Doc: "For connecting, and again for the TLS handshake. The whole step is bounded by the destination's policy."},
@@ -116,6 +119,9 @@ func check(v spec.Values) []spec.Complaint {
 		if !strings.HasPrefix(strings.ToLower(v.Text(f)), "https:") {
 			add(f, "XTA is spoken over TLS with a client certificate: https:// is expected")
 		}
+	}
+	if l := v.Duration("report_limit"); l > 0 && l < v.Duration("report_interval") {
+		add("report_limit", "no less than report_interval is expected, or 0")
 	}
 	for _, f := range []string{"report_interval", "connect_timeout", "idle_timeout"} {
 		if v.Duration(f) == 0 {
