@@ -42,17 +42,25 @@ func (p *placing) work(names ...string) string {
 }
 
 func (p *placing) deliver(ctx context.Context) error {
-	if p.done() {
-		p.sync(path.Join(p.dir, p.l.XML)) // a cut may have come between an earlier rename and its sync
-		p.sync(p.dir)
-		p.remove(p.work())
-		return nil
+	if p.done(ctx) {
+		return p.finish() // a cut may have come between an earlier rename and its sync
 	}
 	err := p.place(ctx)
 	if err != nil && ctx.Err() == nil {
-		err = p.settle(err)
+		err = p.settle(ctx, err)
 	}
 	return err
+}
+
+// finish makes durable what lies in its place.
+func (p *placing) finish() error {
+	for _, name := range []string{path.Join(p.dir, p.l.XML), p.dir} {
+		if err := p.sync(name); err != nil {
+			return err
+		}
+	}
+	p.remove(p.work())
+	return nil
 }
 
 func (p *placing) place(ctx context.Context) error {
@@ -77,26 +85,68 @@ func (p *placing) place(ctx context.Context) error {
 	if err := p.rename(xml, path.Join(p.dir, p.l.XML)); err != nil {
 		return err
 	}
-	p.sync(p.dir)
-	p.remove(p.work())
-	return nil
+	return p.finish()
 }
 
-// folder writes the attachments and moves them into place as a whole.
+// folder brings the attachments into place. A folder that is not there comes as a
+// whole. One that is there, of an earlier attempt or put there by somebody, is put
+// right file by file: there is no moment at which a file that was right is missing.
 func (p *placing) folder(ctx context.Context) error {
 	target, folder := path.Join(p.dir, p.l.Folder), p.work("attachments")
-	if p.complete(target) {
-		return nil
-	}
+	there := p.isDir(target)
 	if err := p.mkdir(folder); err != nil {
 		return err
 	}
+	var wrong []string
 	for i, f := range p.d.Attachments {
+		if there && p.holds(ctx, path.Join(target, p.l.Files[i]), f) {
+			continue
+		}
+		wrong = append(wrong, p.l.Files[i])
 		if err := p.upload(path.Join(folder, p.l.Files[i]), func(w io.Writer) error { return wire.Copy(ctx, w, f) }); err != nil {
 			return err
 		}
 	}
-	// What an earlier attempt, or somebody else, left there under other names.
+	if there {
+		return p.mend(folder, target, wrong)
+	}
+	if err := p.tidy(folder); err != nil {
+		return err
+	}
+	if err := p.sync(folder); err != nil {
+		return err
+	}
+	if err := p.c.Rename(folder, target); err != nil {
+		// Something that is no folder has the name; it gives way.
+		p.remove(p.work("earlier"))
+		if p.isDir(target) || p.c.Rename(target, p.work("earlier")) != nil {
+			return err
+		}
+		if err := p.c.Rename(folder, target); err != nil {
+			return err
+		}
+	}
+	return p.sync(p.dir) // before the XML can be seen
+}
+
+// mend moves files into the folder that is in place, each over the wrong one.
+func (p *placing) mend(folder, target string, names []string) error {
+	for _, name := range names {
+		if p.isDir(path.Join(target, name)) {
+			p.remove(path.Join(target, name))
+		}
+		if err := p.rename(path.Join(folder, name), path.Join(target, name)); err != nil {
+			return err
+		}
+	}
+	if err := p.tidy(target); err != nil {
+		return err
+	}
+	return p.sync(target)
+}
+
+// tidy removes what an earlier attempt, or somebody else, left under other names.
+func (p *placing) tidy(folder string) error {
 	entries, err := p.c.ReadDir(folder)
 	if err != nil && !errors.Is(err, fs.ErrPermission) {
 		return err
@@ -106,36 +156,54 @@ func (p *placing) folder(ctx context.Context) error {
 			p.remove(path.Join(folder, e.Name()))
 		}
 	}
-	p.sync(folder)
-	if err := p.c.Rename(folder, target); err != nil {
-		// Of an earlier attempt, or put there by somebody.
-		p.remove(p.work("earlier"))
-		if p.c.Rename(target, p.work("earlier")) != nil {
-			return err
-		}
-		if err := p.c.Rename(folder, target); err != nil {
-			return err
-		}
-	}
-	p.sync(p.dir) // before the XML can be seen
 	return nil
 }
 
 // done says that everything lies in its place.
-func (p *placing) done() bool {
-	return p.same(path.Join(p.dir, p.l.XML), p.d.XML) && p.complete(path.Join(p.dir, p.l.Folder))
-}
-
-// complete says whether the folder holds every file. It came into place as a
-// whole, so names and sizes are enough.
-func (p *placing) complete(folder string) bool {
+func (p *placing) done(ctx context.Context) bool {
+	if !p.same(path.Join(p.dir, p.l.XML), p.d.XML) {
+		return false
+	}
 	for i, f := range p.d.Attachments {
-		info, err := p.c.Lstat(path.Join(folder, p.l.Files[i]))
-		if err != nil || !info.Mode().IsRegular() || info.Size() != f.Size {
+		if !p.holds(ctx, path.Join(p.dir, p.l.Folder, p.l.Files[i]), f) {
 			return false
 		}
 	}
 	return true
+}
+
+// holds says whether a file in its place has the attachment's bytes. It reads them
+// back: a hash put down beside them would say what was once sent, and not what a
+// crash, a full disk or somebody left there. It is asked at a repeat only, and
+// costs what sending again would cost. Where the account may not read, it is false.
+func (p *placing) holds(ctx context.Context, name string, a submission.File) bool {
+	info, err := p.c.Lstat(name)
+	if err != nil || !info.Mode().IsRegular() || info.Size() != a.Size {
+		return false
+	}
+	f, err := p.c.Open(name)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = f.Close() }()
+	old := make([]byte, blockSize)
+	in := &blocks{take: func(b []byte, at int64) error {
+		if _, err := f.ReadAt(old[:len(b)], at); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		if !bytes.Equal(old[:len(b)], b) {
+			return errDiffers
+		}
+		return nil
+	}}
+	return wire.Copy(ctx, in, a) == nil && in.flush() == nil
+}
+
+var errDiffers = errors.New("other bytes lie there")
+
+func (p *placing) isDir(name string) bool {
+	info, err := p.c.Lstat(name)
+	return err == nil && info.IsDir()
 }
 
 func (p *placing) same(name string, content []byte) bool {
@@ -178,15 +246,30 @@ func (p *placing) rename(from, to string) error {
 }
 
 // sync makes a file or folder durable that is complete and closed, as far as the
-// server lets it: not every one opens a folder.
-func (p *placing) sync(name string) {
+// server lets it: not every one opens a folder, or lets the account read it. What
+// it opened it has to sync.
+func (p *placing) sync(name string) error {
 	if _, ok := p.c.HasExtension(extFsync); !ok {
-		return
+		return nil
 	}
-	if f, err := p.c.Open(name); err == nil {
-		_ = f.Sync()
-		_ = f.Close()
+	f, err := p.c.Open(name)
+	switch {
+	case err == nil:
+	case lost(err) || errors.Is(err, fs.ErrNotExist):
+		return err
+	default:
+		return nil
 	}
+	defer func() { _ = f.Close() }()
+	err = f.Sync()
+	if status, ok := errors.AsType[*sftp.StatusError](err); ok && status.FxCode() == sftp.ErrSSHFxOpUnsupported || err == nil {
+		return nil
+	}
+	if lost(err) {
+		return err
+	}
+	// It is in place, and may be gone after a crash of the server.
+	return fault.Wrap(err, fault.Destination, fault.ReasonStorage, "the server cannot make durable what was written (fsync)")
 }
 
 // remove takes a left-over away; what cannot be removed lies in nobody's way.
@@ -215,16 +298,19 @@ func (e *writeError) Error() string { return "a file cannot be written" }
 func (e *writeError) Unwrap() error { return e.err }
 
 // settle looks once more before an error counts.
-func (p *placing) settle(err error) error {
+func (p *placing) settle(ctx context.Context, err error) error {
 	if lost(err) {
 		return err
 	}
 	if _, ok := errors.AsType[*wire.SourceError](err); ok {
 		return err
 	}
-	if p.done() {
+	if _, ok := errors.AsType[*fault.Error](err); ok {
+		return err // of sync
+	}
+	if p.done(ctx) {
 		// Another attempt for the same delivery was quicker; its bytes are these.
-		return nil
+		return p.finish()
 	}
 	if _, ok := errors.AsType[*writeError](err); ok {
 		// The protocol has one word for disk full, quota and file too large. What lies
@@ -267,11 +353,12 @@ func (p *placing) upload(name string, fill func(io.Writer) error) (err error) {
 			err = &writeError{cerr}
 		}
 	}()
-	w := &resumed{f: f, have: have, same: true}
+	r := &resumed{f: f, have: have, same: true}
+	w := &blocks{take: r.block}
 	if err := fill(w); err != nil {
 		return err
 	}
-	if err := w.block(); err != nil {
+	if err := w.flush(); err != nil {
 		return err
 	}
 	if have > w.at {
@@ -308,26 +395,22 @@ func (p *placing) open(name string) (f *sftp.File, have int64, err error) {
 
 const blockSize = 1 << 20 // bytes; 32 requests at once
 
-// resumed writes what differs from what is there. A partial file's length proves
-// nothing: a crashed server leaves holes, requests overtake each other, and
-// somebody may have put it there. Its bytes do.
-type resumed struct {
-	f    *sftp.File
-	have int64 // bytes that were there
-	same bool  // so far
+// blocks passes on what is written in pieces of blockSize.
+type blocks struct {
+	take func(b []byte, at int64) error
 	at   int64
 	buf  []byte
 }
 
 // Write implements io.Writer.
-func (r *resumed) Write(b []byte) (int, error) {
+func (w *blocks) Write(b []byte) (int, error) {
 	n := len(b)
 	for len(b) > 0 {
-		k := min(len(b), blockSize-len(r.buf))
-		r.buf = append(r.buf, b[:k]...)
+		k := min(len(b), blockSize-len(w.buf))
+		w.buf = append(w.buf, b[:k]...)
 		b = b[k:]
-		if len(r.buf) == blockSize {
-			if err := r.block(); err != nil {
+		if len(w.buf) == blockSize {
+			if err := w.flush(); err != nil {
 				return n - len(b), err
 			}
 		}
@@ -335,20 +418,36 @@ func (r *resumed) Write(b []byte) (int, error) {
 	return n, nil
 }
 
-// block brings one block into the file.
-func (r *resumed) block() error {
-	b, at := r.buf, r.at
-	r.buf, r.at = r.buf[:0], r.at+int64(len(r.buf))
+func (w *blocks) flush() error {
+	b, at := w.buf, w.at
+	w.buf, w.at = w.buf[:0], w.at+int64(len(b))
 	if len(b) == 0 {
 		return nil
 	}
-	if r.same && r.at <= r.have {
-		old := make([]byte, len(b))
-		_, err := r.f.ReadAt(old, at)
+	return w.take(b, at)
+}
+
+// resumed writes what differs from what is there. A partial file's length proves
+// nothing: a crashed server leaves holes, requests overtake each other, and
+// somebody may have put it there. Its bytes do.
+type resumed struct {
+	f    *sftp.File
+	have int64 // bytes that were there
+	same bool  // so far
+	old  []byte
+}
+
+// block brings one block into the file.
+func (r *resumed) block(b []byte, at int64) error {
+	if r.same && at+int64(len(b)) <= r.have {
+		if r.old == nil {
+			r.old = make([]byte, blockSize)
+		}
+		_, err := r.f.ReadAt(r.old[:len(b)], at)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
-		if bytes.Equal(old, b) {
+		if bytes.Equal(r.old[:len(b)], b) {
 			return nil
 		}
 	}

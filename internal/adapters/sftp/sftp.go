@@ -42,8 +42,11 @@ What is not complete lies in ` + "`.weiche/<delivery id>/`" + `. After an interr
 back what lies there, compares it with the attachment, and sends from the first block (1 MB) that differs or is missing.
 An account that may not read starts again instead. Left-overs older than eight days by the server's clock are removed.
 
-Where the server offers ` + "`fsync@openssh.com`" + `, files and directories are synced before the delivery counts as made;
-` + "`posix-rename@openssh.com`" + ` likewise, otherwise it is the plain rename.
+What lies in its place already, as at a repeat, is read back and compared, and put right file by file where it differs; an
+account that may not read sends it again.
+
+Where the server offers ` + "`fsync@openssh.com`" + `, files and directories are synced before the delivery counts as made, as far as it
+opens directories; ` + "`posix-rename@openssh.com`" + ` likewise, otherwise it is the plain rename, before which the old file is removed.
 
 The server's host key has to be pinned, by ` + "`host_keys`" + ` or ` + "`known_hosts_file`" + `; no other is ever accepted. While a key is
 being replaced, pin the old and the new one. Host certificates are not taken.
@@ -54,6 +57,7 @@ being replaced, pin the old and the new one. Host certificates are not taken.
 | no such directory, no permission, any other refusal of a file operation | destination at fault (` + "`storage`" + `) |
 | a file cannot be written, and 4 KB of a trial file neither (disk full, quota, read-only) | destination at fault (` + "`storage`" + `) |
 | a file cannot be written, but the trial file can: this message is too much | retry (` + "`storage`" + `) |
+| what was written cannot be synced | destination at fault (` + "`storage`" + `) |
 | another host key than those pinned | destination at fault (` + "`certificate`" + `) |
 | key or password refused | destination at fault (` + "`unauthorized`" + `) |
 | no connection, no such host | destination at fault (` + "`unreachable`" + `) |
@@ -198,13 +202,14 @@ func (a *Adapter) attempt(ctx context.Context, d *submission.Delivery, l wire.La
 }
 
 // budget is what a server may send during one delivery, in bytes: all of it read
-// back twice, and ample room for answers.
+// back four times (before it, in its place, where it was left, and after it), and
+// ample room for answers.
 func budget(d *submission.Delivery) int64 {
 	n := int64(len(d.XML))
 	for _, f := range d.Attachments {
 		n += f.Size
 	}
-	return 16<<20 + 3*n
+	return 16<<20 + 5*n
 }
 
 func (a *Adapter) due() bool {

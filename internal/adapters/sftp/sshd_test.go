@@ -42,6 +42,12 @@ type sshd struct {
 
 func startSSHD(t *testing.T, lines ...string) *sshd {
 	t.Helper()
+	return startSSHDWith(t, nil, lines...)
+}
+
+// startSSHDWith starts it with these words added to its environment.
+func startSSHDWith(t *testing.T, env []string, lines ...string) *sshd {
+	t.Helper()
 	binary := adaptertest.Program(t, "sshd", "/usr/sbin/sshd")
 	dir, err := os.MkdirTemp("", "weiche-sshd-")
 	must(t, err)
@@ -80,11 +86,11 @@ func startSSHD(t *testing.T, lines ...string) *sshd {
 		}
 		return os.Chown(p, s.uid, s.gid)
 	}))
-	s.start(binary)
+	s.start(binary, env)
 	return s
 }
 
-func (s *sshd) start(binary string) {
+func (s *sshd) start(binary string, env []string) {
 	t := s.t
 	t.Helper()
 	cmd := exec.Command(binary, "-D", "-e", "-f", filepath.Join(s.dir, "config"))
@@ -92,7 +98,7 @@ func (s *sshd) start(binary string) {
 	if os.Getuid() == 0 {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(s.uid), Gid: uint32(s.gid)} //nolint:gosec // of the system's own list
 	}
-	cmd.Dir = s.dir
+	cmd.Dir, cmd.Env = s.dir, append(os.Environ(), env...)
 	log, err := os.Create(filepath.Join(s.dir, "log"))
 	must(t, err)
 	cmd.Stderr = log
