@@ -14,26 +14,13 @@ import (
 	"weiche/internal/adapters/adaptertest"
 	"weiche/internal/adapters/file"
 	"weiche/internal/adapters/spec"
-	"weiche/internal/config"
 	"weiche/internal/fault"
 	"weiche/internal/submission"
 )
 
 func open(t *testing.T, settings string, deps spec.Deps) spec.Adapter {
 	t.Helper()
-	s, err := config.ParseSettings("destinations.yaml", settings)
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, ps := file.Kind().Decode(s)
-	if ps != nil {
-		t.Fatal(ps)
-	}
-	a, err := file.Kind().New("08-bauamt", v, deps.WithDefaults())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a
+	return adaptertest.Open(t, file.Kind(), deps, settings)
 }
 
 func TestConformance(t *testing.T) {

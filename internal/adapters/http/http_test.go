@@ -41,21 +41,7 @@ import (
 
 func open(t *testing.T, deps spec.Deps, settings string, args ...any) spec.Adapter {
 	t.Helper()
-	s, err := config.ParseSettings("destinations.yaml", fmt.Sprintf(settings, args...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	k := webhook.Kind()
-	v, ps := k.Decode(s)
-	if ps != nil {
-		t.Fatal(ps)
-	}
-	a, err := k.New("08-bauamt", v, deps.WithDefaults())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = a.(io.Closer).Close() })
-	return a
+	return adaptertest.Open(t, webhook.Kind(), deps, fmt.Sprintf(settings, args...))
 }
 
 func newSecret() string {
@@ -388,25 +374,10 @@ func port(url string) string { return url[strings.LastIndexByte(url, ':')+1:] }
 // raw is a server that reads a request's beginning and then does as it likes.
 func raw(t *testing.T, serve func(net.Conn)) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer func() { _ = c.Close() }()
-				_, _ = c.Read(make([]byte, 64<<10))
-				serve(c)
-			}()
-		}
-	}()
-	return l.Addr().String()
+	return adaptertest.Serve(t, func(c net.Conn) {
+		_, _ = c.Read(make([]byte, 64<<10))
+		serve(c)
+	}).String()
 }
 
 // An answer whose body never ends is an answer: its status counts.

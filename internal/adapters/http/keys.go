@@ -12,7 +12,7 @@ import (
 
 	"filippo.io/edwards25519"
 
-	"weiche/internal/adapters/trip"
+	"weiche/internal/adapters/credential"
 )
 
 // What a line of a secret file begins with, by Standard Webhooks.
@@ -62,7 +62,7 @@ func NewSecrets(path string) *Secrets { return &Secrets{path: path} }
 
 // load returns the present keys. The error never quotes the file.
 func (s *Secrets) load() ([]key, error) {
-	text, err := trip.ReadFile(s.path, maxFile)
+	text, err := credential.Read(s.path, maxFile)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errSecretFile, err)
 	}
@@ -182,7 +182,7 @@ type PublicKey struct {
 // PublicKeys lists what receivers may know of a secret file. The error never
 // quotes the file.
 func PublicKeys(path string) ([]PublicKey, error) {
-	text, err := trip.ReadFile(path, maxFile)
+	text, err := credential.Read(path, maxFile)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errSecretFile, err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/oauth2"
 
+	"weiche/internal/adapters/credential"
 	"weiche/internal/adapters/trip"
 	"weiche/internal/fault"
 	"weiche/internal/oauth"
@@ -41,7 +42,7 @@ func (noToken) Token(context.Context, string) (string, *fault.Error) { return ""
 type tokenFile string
 
 func (f tokenFile) Token(context.Context, string) (string, *fault.Error) {
-	b, err := trip.ReadFile(string(f), maxFile)
+	b, err := credential.Read(string(f), maxFile)
 	t := strings.TrimSpace(string(b))
 	if err != nil || !oauth.Wellformed(t) {
 		return "", trip.Misconfigured(err, "token_file is missing or does not hold one token")
@@ -72,7 +73,7 @@ func endpoint(e oauth.Endpoint, auth, secretFile string, c *trip.Connector) oaut
 }
 
 func clientSecret(file string) (string, *fault.Error) {
-	b, err := trip.ReadFile(file, maxFile)
+	b, err := credential.Read(file, maxFile)
 	secret := strings.TrimRight(string(b), "\r\n")
 	if err != nil || secret == "" || strings.ContainsFunc(secret, func(r rune) bool { return r < ' ' }) {
 		return "", trip.Misconfigured(err, "client_secret_file is missing or does not hold one secret")

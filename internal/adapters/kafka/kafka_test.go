@@ -28,20 +28,7 @@ import (
 
 func open(t *testing.T, deps spec.Deps, settings string, args ...any) spec.Adapter {
 	t.Helper()
-	s, err := config.ParseSettings("destinations.yaml", fmt.Sprintf(settings, args...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, ps := kafka.Kind().Decode(s)
-	if ps != nil {
-		t.Fatal(ps)
-	}
-	a, err := kafka.Kind().New("08-bauamt", v, deps.WithDefaults())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = a.(io.Closer).Close() })
-	return a
+	return adaptertest.Open(t, kafka.Kind(), deps, fmt.Sprintf(settings, args...))
 }
 
 // cluster is the router's own: the embedded broker, for the whole test.
@@ -117,25 +104,13 @@ func received(t *testing.T, b *bus.Bus, topic string) []adaptertest.Received {
 // mute is a broker that takes connections and says nothing.
 func mute(t *testing.T, begun chan<- struct{}) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			select {
-			case begun <- struct{}{}:
-			default:
-			}
-			t.Cleanup(func() { _ = c.Close() })
+	return adaptertest.Serve(t, func(c net.Conn) {
+		select {
+		case begun <- struct{}{}:
+		default:
 		}
-	}()
-	return l.Addr().String()
+		_, _ = io.Copy(io.Discard, c)
+	}).String()
 }
 
 // The router's own cluster. Its connection serves all the router's work, so what

@@ -325,18 +325,18 @@ type relay struct {
 func newRelay(t *testing.T, to string) *relay {
 	t.Helper()
 	r := &relay{}
-	r.addr = listen(t, func(in net.Conn) {
+	r.addr = adaptertest.Serve(t, func(in net.Conn) {
 		r.came.Add(1)
 		pass(in, to, func(out io.Writer) { _, _ = io.Copy(out, in) })
-	})
+	}).String()
 	return r
 }
 
 // cutAfter passes so many bytes of each connection on and then ends it.
 func cutAfter(t *testing.T, to string, n int64) string {
-	return listen(t, func(in net.Conn) {
+	return adaptertest.Serve(t, func(in net.Conn) {
 		pass(in, to, func(out io.Writer) { _, _ = io.CopyN(out, in, n) })
-	})
+	}).String()
 }
 
 func pass(in net.Conn, to string, forward func(io.Writer)) {
@@ -351,23 +351,4 @@ func pass(in net.Conn, to string, forward func(io.Writer)) {
 	_ = in.Close()
 	_ = out.Close()
 	back.Wait()
-}
-
-func listen(t *testing.T, serve func(net.Conn)) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go serve(c)
-		}
-	}()
-	return l.Addr().String()
 }

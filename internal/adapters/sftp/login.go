@@ -5,15 +5,14 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"os"
 	"slices"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
 
+	"weiche/internal/adapters/credential"
 	"weiche/internal/fault"
 )
 
@@ -47,7 +46,7 @@ func (l logins) read() (*login, *fault.Error) {
 		if f.path == "" {
 			continue
 		}
-		b, err := readFile(f.path)
+		b, err := credential.Read(f.path, maxFile)
 		if f.text {
 			b = bytes.TrimRight(b, "\r\n")
 		}
@@ -60,19 +59,6 @@ func (l logins) read() (*login, *fault.Error) {
 	}
 	h.Sum(out.tag[:0])
 	return out, nil
-}
-
-func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }()
-	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(b) > maxFile {
-		err = errors.New("too large")
-	}
-	return b, err
 }
 
 // methods are the ways of proving who we are, the key first. Parsing a key with a

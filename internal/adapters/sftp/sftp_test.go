@@ -53,16 +53,7 @@ func (s settings) String() string {
 
 func open(t *testing.T, deps spec.Deps, s settings) spec.Adapter {
 	t.Helper()
-	parsed, err := config.ParseSettings("destinations.yaml", s.String())
-	must(t, err)
-	v, ps := sftp.Kind().Decode(parsed)
-	if ps != nil {
-		t.Fatal(ps)
-	}
-	a, err := sftp.Kind().New("08-bauamt", v, deps.WithDefaults())
-	must(t, err)
-	t.Cleanup(func() { _ = a.(io.Closer).Close() })
-	return a
+	return adaptertest.Open(t, sftp.Kind(), deps, s.String())
 }
 
 // base are settings that work, with the account's key in the secrets' directory.
@@ -466,18 +457,5 @@ func mustFault(t *testing.T, err error, class fault.Class, reason fault.Reason) 
 // raw is a server that does as it likes.
 func raw(t *testing.T, serve func(net.Conn)) (port int) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	var running sync.WaitGroup
-	t.Cleanup(func() { _ = l.Close(); running.Wait() })
-	running.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			running.Go(func() { defer func() { _ = c.Close() }(); serve(c) })
-		}
-	})
-	return l.Addr().(*net.TCPAddr).Port
+	return adaptertest.Serve(t, serve).Port
 }

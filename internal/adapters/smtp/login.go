@@ -10,6 +10,7 @@ import (
 
 	mail "github.com/wneessen/go-mail/smtp"
 
+	"weiche/internal/adapters/credential"
 	"weiche/internal/fault"
 )
 
@@ -88,7 +89,7 @@ func (g guarded) Next(fromServer []byte, more bool) ([]byte, error) {
 }
 
 func readPassword(path string) (string, error) {
-	b, err := readFile(path)
+	b, err := credential.Read(path, maxFile)
 	p := strings.TrimRight(string(b), "\r\n")
 	if err != nil || p == "" || strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 		return "", errors.New("holds no password")

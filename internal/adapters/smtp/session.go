@@ -15,6 +15,7 @@ import (
 
 	mail "github.com/wneessen/go-mail/smtp"
 
+	"weiche/internal/adapters/credential"
 	"weiche/internal/fault"
 )
 
@@ -163,7 +164,7 @@ func (a *Adapter) authorities() (*x509.CertPool, error) {
 	if a.caFile == "" {
 		return nil, nil
 	}
-	b, err := readFile(a.caFile)
+	b, err := credential.Read(a.caFile, maxFile)
 	pool := x509.NewCertPool()
 	if err != nil || !pool.AppendCertsFromPEM(b) {
 		return nil, fault.New(fault.Destination, fault.ReasonMisconfigured, "ca_file is missing or holds no certificate")

@@ -8,13 +8,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"io"
-	"os"
 	"time"
 
 	"github.com/smallstep/pkcs7"
 
+	"weiche/internal/adapters/credential"
 	"weiche/internal/adapters/wire"
 	"weiche/internal/fault"
 	"weiche/internal/submission"
@@ -132,7 +131,7 @@ func (s smime) signer() (tls.Certificate, *x509.Certificate, error) {
 // recipients reads the certificates to encrypt to. They are trusted because they
 // are named; that they have not ended is asked all the same.
 func (s smime) recipients() ([]*x509.Certificate, error) {
-	rest, err := readFile(s.encryptTo)
+	rest, err := credential.Read(s.encryptTo, maxFile)
 	if err != nil {
 		return nil, fault.Wrap(err, fault.Destination, fault.ReasonMisconfigured, "encrypt_to_file cannot be read")
 	}
@@ -171,17 +170,4 @@ func (s smime) valid(c *x509.Certificate, field string, usage x509.KeyUsage) err
 		return fault.New(fault.Destination, fault.ReasonCertificate, "a certificate of %s is for another use", field)
 	}
 	return nil
-}
-
-func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }()
-	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(b) > maxFile {
-		err = errors.New("too large")
-	}
-	return b, err
 }

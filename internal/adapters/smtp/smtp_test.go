@@ -20,7 +20,6 @@ import (
 	"weiche/internal/adapters/adaptertest"
 	"weiche/internal/adapters/smtp"
 	"weiche/internal/adapters/spec"
-	"weiche/internal/config"
 	"weiche/internal/fault"
 	"weiche/internal/kafkatest"
 	"weiche/internal/submission"
@@ -28,16 +27,7 @@ import (
 
 func open(t *testing.T, deps spec.Deps, settings string, args ...any) spec.Adapter {
 	t.Helper()
-	s, err := config.ParseSettings("destinations.yaml", fmt.Sprintf(settings, args...))
-	must(t, err)
-	k := smtp.Kind()
-	v, ps := k.Decode(s)
-	if ps != nil {
-		t.Fatal(ps)
-	}
-	a, err := k.New("08-bauamt", v, deps.WithDefaults())
-	must(t, err)
-	return a
+	return adaptertest.Open(t, smtp.Kind(), deps, fmt.Sprintf(settings, args...))
 }
 
 // base are settings that work, over STARTTLS with a verified certificate.
@@ -491,18 +481,5 @@ func forgedSCRAM(c net.Conn, challenge string) {
 // raw is a server that does as it likes.
 func raw(t *testing.T, serve func(net.Conn)) (port int) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	var running sync.WaitGroup
-	t.Cleanup(func() { _ = l.Close(); running.Wait() })
-	running.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			running.Go(func() { defer func() { _ = c.Close() }(); serve(c) })
-		}
-	})
-	return l.Addr().(*net.TCPAddr).Port
+	return adaptertest.Serve(t, serve).Port
 }

@@ -10,17 +10,14 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
-	"fmt"
-	"io"
 	"maps"
 	"net"
 	"net/http"
-	"os"
 	"slices"
 	"sync"
 	"time"
 
+	"weiche/internal/adapters/credential"
 	"weiche/internal/adapters/dial"
 	"weiche/internal/fault"
 )
@@ -113,7 +110,7 @@ func (c *Connector) read() ([][]byte, *fault.Error) {
 		if path == "" {
 			continue
 		}
-		b, err := ReadFile(path, maxPEM)
+		b, err := credential.Read(path, maxPEM)
 		if err != nil {
 			return nil, Misconfigured(err, []string{"ca_file", "cert_file", "key_file"}[i]+": "+err.Error())
 		}
@@ -184,21 +181,4 @@ func (c *Connector) Close() {
 // Misconfigured is the destination's fault: its settings, or a file they name.
 func Misconfigured(err error, detail string) *fault.Error {
 	return fault.Wrap(err, fault.Destination, fault.ReasonMisconfigured, "%s", detail)
-}
-
-// ReadFile reads a small file, of at most limit bytes. The error names no path and quotes nothing.
-func ReadFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, errors.New("it is missing or cannot be read")
-	}
-	defer func() { _ = f.Close() }()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, errors.New("it is missing or cannot be read")
-	}
-	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("it is larger than %d bytes", limit)
-	}
-	return b, nil
 }

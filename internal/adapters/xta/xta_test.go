@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,7 +13,6 @@ import (
 	"weiche/internal/adapters/adaptertest"
 	"weiche/internal/adapters/spec"
 	"weiche/internal/adapters/xta"
-	"weiche/internal/config"
 	"weiche/internal/fault"
 	"weiche/internal/kafkatest"
 	"weiche/internal/submission"
@@ -37,21 +35,7 @@ report_interval: 10ms
 
 func open(t *testing.T, deps spec.Deps, url, ca, more string) spec.Adapter {
 	t.Helper()
-	s, err := config.ParseSettings("destinations.yaml", fmt.Sprintf(settings, url, url, ca)+more)
-	if err != nil {
-		t.Fatal(err)
-	}
-	k := xta.Kind()
-	v, ps := k.Decode(s)
-	if ps != nil {
-		t.Fatal(ps)
-	}
-	a, err := k.New("08-bauamt", v, deps.WithDefaults())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = a.(io.Closer).Close() })
-	return a
+	return adaptertest.Open(t, xta.Kind(), deps, fmt.Sprintf(settings, url, url, ca)+more)
 }
 
 // identify puts a client certificate where the settings look for it.
