@@ -21,7 +21,7 @@ func TestSizeIsExact(t *testing.T) {
 		d := adaptertest.NewDelivery(make([]byte, n), nil, make([]byte, 57*n))
 		d.XML = bytes.Repeat([]byte("x"), n)
 		d.Test = n%2 == 0
-		e, err := a.compose(t.Context(), d)
+		e, _, err := a.compose(t.Context(), d)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -48,7 +48,7 @@ func TestForgedHeaders(t *testing.T) {
 	d.Format.Message, d.Authority.Key = evil, submission.AuthorityKey(evil)
 	f := &d.Attachments[0]
 	f.ID, f.Filename, f.MIMEType, f.Purpose, f.SHA512 = evil, evil, "text/plain; x=\""+evil+"\"", evil, evil
-	e, err := a.compose(t.Context(), d)
+	e, _, err := a.compose(t.Context(), d)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestShortSource(t *testing.T) {
 	a := &Adapter{from: "weiche@land.test", to: []string{"bauamt@bauamt.test"}, maxMessage: 1 << 30}
 	d := adaptertest.NewDelivery([]byte("abc"))
 	d.Attachments[0].Open = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("ab")), nil }
-	e, err := a.compose(t.Context(), d)
+	e, _, err := a.compose(t.Context(), d)
 	if err != nil {
 		t.Fatal(err)
 	}

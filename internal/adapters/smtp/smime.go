@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/smallstep/pkcs7"
+	"golang.org/x/sync/semaphore"
 
 	"weiche/internal/adapters/credential"
 	"weiche/internal/adapters/wire"
@@ -26,6 +27,18 @@ func init() {
 	pkcs7.ContentEncryptionAlgorithm = pkcs7.EncryptionAlgorithmAES256CBC
 	pkcs7.KeyEncryptionAlgorithm = pkcs7.OIDEncryptionAlgorithmRSA
 }
+
+// No library for CMS that is kept up works on a stream. What it takes was measured
+// (TestSMIMEMemory): signing and encrypting has up to five times the mail's size in
+// use, and the mail that comes of it up to twice.
+const (
+	makingBytes  = 512 << 20 // for all destinations together
+	makingFactor = 5
+	heldFactor   = 2
+	maxSMIME     = 100 << 20 // a mail
+)
+
+var making = semaphore.NewWeighted(makingBytes)
 
 const maxFile = 1 << 20 // bytes of a certificate, key or password file
 

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/semaphore"
 
 	"weiche/internal/adapters/dial"
 	"weiche/internal/adapters/spec"
@@ -101,7 +102,7 @@ a mailbox may see it twice.
 			{Name: "from", Type: spec.Text, Required: true, Example: "weiche@land.example", Doc: "The sender, an address without a name. Its domain is part of the Message-ID: a change makes repeats look new but for `Weiche-Delivery-Id`."},
 			{Name: "to", Type: spec.List, Required: true, Example: "[bauamt@stadt.example]", Doc: "The recipients, addresses without names, at most 100. They see each other."},
 			{Name: "bounces_to", Type: spec.Text, Doc: "Where bounces go (the envelope's sender); `from` where empty."},
-			{Name: "max_message", Type: spec.Size, Default: config.Bytes(25 << 20), Doc: "Largest mail as it is sent, that is, a good third larger than XML and attachments. With S/MIME several times as much memory is used for each mail under way."},
+			{Name: "max_message", Type: spec.Size, Default: config.Bytes(25 << 20), Doc: "Largest mail as it is sent, that is, a good third larger than XML and attachments. With S/MIME at most 100 MB, because the mail is held in memory: up to five times its size while it is signed and encrypted (512 MB for all destinations together, others wait), twice its size until it is sent (as much as one largest mail for each destination)."},
 			{Name: "encrypt_to_file", Type: spec.Path, Doc: "PEM file with the recipients' certificates (RSA). Where given, the mail is encrypted to all of them by S/MIME (AES-256-CBC). Each must be valid; who vouches for it is not asked, because it is named here."},
 			{Name: "sign_cert_file", Type: spec.Path, Doc: "Certificate (PEM, then those between it and the authority) to sign with by S/MIME (SHA-256), with `sign_key_file`. It should name `from`."},
 			{Name: "sign_key_file", Type: spec.Path, Doc: "Private key of the certificate (PEM, RSA or ECDSA)."},
@@ -174,6 +175,9 @@ func check(v spec.Values) []spec.Complaint {
 	if v.Size("max_message") == 0 {
 		complain("max_message", "more than nothing is expected")
 	}
+	if (v.Text("encrypt_to_file") != "" || v.Text("sign_cert_file") != "") && v.Size("max_message") > maxSMIME {
+		complain("max_message", "with S/MIME at most 100MB: such a mail is held in memory, several times over")
+	}
 	if v.Duration("connect_timeout") == 0 {
 		complain("connect_timeout", "more than nothing is expected")
 	}
@@ -219,6 +223,7 @@ type Adapter struct {
 	to           []string
 	maxMessage   int64
 	smime        smime
+	held         *semaphore.Weighted // bytes of mails that S/MIME made and that are not sent yet
 }
 
 func newAdapter(_ string, v spec.Values, deps spec.Deps) (spec.Adapter, error) {
@@ -232,6 +237,7 @@ func newAdapter(_ string, v spec.Values, deps spec.Deps) (spec.Adapter, error) {
 			signKey: deps.SecretPath(v.Text("sign_key_file")), clock: deps.Clock,
 		},
 	}
+	a.held = semaphore.NewWeighted(heldFactor * a.maxMessage)
 	a.dialer = dial.Dialer{Allowed: dial.Allowed(v), OnlyAllowed: a.tls == tlsNone || a.unverified, Timeout: a.timeout}
 	if a.port == 0 {
 		a.port = ports[a.tls]
@@ -254,27 +260,55 @@ func (a *Adapter) Deliver(ctx context.Context, d *submission.Delivery) error {
 	if _, err := uuid.Parse(d.ID); err != nil {
 		return fault.New(fault.Permanent, fault.ReasonMalformed, "the delivery id is not a UUID")
 	}
-	e, err := a.compose(ctx, d)
+	e, sent, err := a.compose(ctx, d)
 	if err != nil {
 		return classify(ctx, stepGreeting, err)
 	}
+	defer sent()
 	return a.send(ctx, d.ID, e)
 }
 
-func (a *Adapter) compose(ctx context.Context, d *submission.Delivery) (entity, error) {
+// compose makes the mail. sent gives back the memory it holds.
+func (a *Adapter) compose(ctx context.Context, d *submission.Delivery) (e entity, sent func(), err error) {
 	head, e := a.envelopeHead(d), content(d)
+	sent = func() {}
 	if a.smime.on() {
 		// Before it is held in memory.
 		if err := a.fits(e); err != nil {
-			return e, err
+			return e, nil, err
 		}
-		var err error
-		if e, err = a.smime.wrap(ctx, d, e); err != nil {
-			return e, err
+		if e, sent, err = a.seal(ctx, d, e); err != nil {
+			return e, nil, err
 		}
 	}
 	e.head = head + e.head
-	return e, a.fits(e)
+	if err := a.fits(e); err != nil {
+		sent()
+		return e, nil, err
+	}
+	return e, sent, nil
+}
+
+// seal signs and encrypts within the memory that there is for it. A destination
+// whose server is slow waits for its own mails only; what all of them share is held
+// for as long as the work takes, never for a server.
+func (a *Adapter) seal(ctx context.Context, d *submission.Delivery, e entity) (entity, func(), error) {
+	held, made := heldFactor*e.total(), min(makingFactor*e.total(), makingBytes)
+	if err := a.held.Acquire(ctx, held); err != nil {
+		return e, nil, err
+	}
+	sent := func() { a.held.Release(held) }
+	if err := making.Acquire(ctx, made); err != nil {
+		sent()
+		return e, nil, err
+	}
+	defer making.Release(made)
+	e, err := a.smime.wrap(ctx, d, e)
+	if err != nil {
+		sent()
+		return e, nil, err
+	}
+	return e, sent, nil
 }
 
 func (a *Adapter) fits(e entity) error {
