@@ -71,22 +71,10 @@ fuzz: ## A minute for each fuzz target
 	  done; \
 	done
 
-# What the tests need beyond Go. On Debian as root it is installed; elsewhere
-# the line says what to install. Without it those tests are skipped by name
-# (under CI=true they fail). Nothing is removed: where another mail server is
-# installed, Exim is not, and its tests are skipped. OpenSSH's package starts
-# its server where systemd runs; the tests use one of their own.
+# What the tests need beyond Go: installed on Debian as root, named elsewhere.
 .PHONY: deps
 deps:
-	@missing=""; \
-	for c in xmllint:libxml2-utils promtool:prometheus java:openjdk-17-jre-headless javac:openjdk-17-jdk-headless mvn:maven gcc:gcc python3:python3 openssl:openssl sshd:openssh-server exim4:exim4-daemon-heavy saslpasswd2:sasl2-bin+libsasl2-modules; do \
-	  PATH="$$PATH:/usr/sbin" command -v $${c%%:*} >/dev/null 2>&1 || missing="$$missing $$(echo $${c##*:} | tr + " ")"; \
-	done; \
-	if [ -n "$$missing" ]; then \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
-	    echo "installing$$missing"; apt-get update -qq >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-remove --no-install-recommends $$missing >/dev/null; \
-	  else echo "the tests want these packages:$$missing"; fi; \
-	fi
+	@sh test/deps.sh
 
 .PHONY: clean
 clean: ## Remove what was built; keeps data
