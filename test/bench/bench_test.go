@@ -193,10 +193,11 @@ func TestResultsOfTheOtherMeasurementAreKept(t *testing.T) {
 func TestIsolationTableSaysWhetherItIsMet(t *testing.T) {
 	row := func(says string, ratio50, ratio99 []float64) *isolated {
 		ms := []float64{10, 11, 12}
-		return &isolated{trouble: trouble{says: says}, well: runs{p50: ms, p99: ms}, ill: runs{p50: ms, p99: ms}, ratio50: ratio50, ratio99: ratio99}
+		used := func(cpu float64) []sample { return []sample{{Records: 2000, Seconds: 10, CPU: cpu}} }
+		return &isolated{trouble: trouble{says: says}, well: runs{samples: used(1), p50: ms, p99: ms}, ill: runs{samples: used(1.5), p50: ms, p99: ms}, ratio50: ratio50, ratio99: ratio99}
 	}
 	text := isolationTable([]*isolated{row("good", []float64{1, 0.9, 1.3}, []float64{1.1, 1.05, 4}), row("bad", []float64{1, 1, 1}, []float64{1.2, 0.8, 1.3})})
-	for _, line := range []string{"| good | 11.0 | 11.0 | 1.00 (0.90 to 1.30) | 11.0 | 11.0 | 1.10 (1.05 to 4.00) | yes |", "| 1.20 (0.80 to 1.30) | no |"} {
+	for _, line := range []string{"| good | 11.0 | 11.0 | 1.00 (0.90 to 1.30) | 11.0 | 11.0 | 1.10 (1.05 to 4.00) | yes | 0.500 | 0.750 |", "| 1.20 (0.80 to 1.30) | no |"} {
 		if !strings.Contains(text, line) {
 			t.Errorf("%q is missing:\n%s", line, text)
 		}

@@ -185,14 +185,15 @@ func (o options) pair(ctx context.Context, l *lab, p pace, row *isolated, round 
 
 func isolationTable(rows []*isolated) string {
 	var b strings.Builder
-	b.WriteString("| fault | p50 ms without | with | ratio | p99 ms without | with | ratio | both within a tenth |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n")
+	b.WriteString("| fault | p50 ms without | with | ratio | p99 ms without | with | ratio | both within a tenth | router CPU s per 1,000 without | with |\n" +
+		"| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	for _, r := range rows {
 		met := "no"
 		if median(r.ratio50) <= bearable && median(r.ratio99) <= bearable {
 			met = "yes"
 		}
-		fmt.Fprintf(&b, "| %s | %.1f | %.1f | %s | %.1f | %.1f | %s | %s |\n", r.says, median(r.well.p50), median(r.ill.p50), spread(r.ratio50),
-			median(r.well.p99), median(r.ill.p99), spread(r.ratio99), met)
+		fmt.Fprintf(&b, "| %s | %.1f | %.1f | %s | %.1f | %.1f | %s | %s | %.3f | %.3f |\n", r.says, median(r.well.p50), median(r.ill.p50), spread(r.ratio50),
+			median(r.well.p99), median(r.ill.p99), spread(r.ratio99), met, r.well.result().CPU, r.ill.result().CPU)
 	}
 	return b.String()
 }
