@@ -23,8 +23,9 @@ type prover struct {
 // checkTemplate proves every element and attribute of the mapping: known at its
 // place, in the right namespace, in the schema's order, no more often than
 // allowed, nothing missing that every message has.
-// Only where nothing is wrong in itself is it asked what forms can make of it.
-func checkTemplate(file string, root *node, model *xsd.Schema, std codes) (Proof, config.Problems) {
+// Only where nothing is wrong in itself is it asked what forms can make of it;
+// readable says whether everything in the file could be read.
+func checkTemplate(file string, root *node, readable bool, model *xsd.Schema, std codes) (Proof, config.Problems) {
 	c := &prover{file: file, model: model, std: std, judged: judged{}}
 	if root.kind != nodeElement {
 		return c.proof, nil
@@ -41,7 +42,7 @@ func checkTemplate(file string, root *node, model *xsd.Schema, std codes) (Proof
 		return c.proof, c.problems
 	}
 	c.element(root, decl)
-	if len(c.problems) == 0 {
+	if readable && len(c.problems) == 0 {
 		c.prove(root, decl, &facts{}, &facts{})
 		c.proof.values = true
 	}

@@ -59,11 +59,7 @@ func compileMapping(file string, raw []byte, std *standard.Standard, form *FormS
 		problems = append(problems, config.Problem{File: file, Text: "the mapping cannot be checked, the standard's schema cannot be read: " + err.Error()})
 		return nil, problems
 	}
-	// A schema the validator cannot use would refuse every message: say so now.
-	if err := std.Compile(); err != nil {
-		problems = append(problems, config.Problem{File: file, Text: "no message could be checked: " + err.Error()})
-	}
-	proof, ps := checkTemplate(file, root, model, std)
+	proof, ps := checkTemplate(file, root, !problems.Failed(), model, std)
 	problems = append(problems, ps...)
 	if problems.Failed() {
 		sortProblems(problems)
