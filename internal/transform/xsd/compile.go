@@ -209,7 +209,7 @@ func (c *compiler) reference(k *node, d *document, include bool) error {
 }
 
 func (c *compiler) compile() (*Schema, error) {
-	s := &Schema{names: c.names, elements: map[Name]*Element{}, types: map[Name]*Type{}, attrs: map[Name]*Attribute{}, anyType: anyType}
+	s := &Schema{names: c.names, elements: map[Name]*Element{}, types: map[Name]*Type{}, attrs: map[Name]*Attribute{}}
 	for _, n := range c.order {
 		name := Name{n.doc.target, n.attr("name")}
 		var err error

@@ -45,6 +45,16 @@ const (
 	FieldAmbiguous Code = "field-ambiguous"
 )
 
+// Unreadable says whether the code means that the document was not read to its
+// end because of its form, whatever the schema says.
+func (c Code) Unreadable() bool {
+	switch c {
+	case NotWellFormed, NotUTF8, Doctype, TooLarge, TooDeep, TooManyAttributes:
+		return true
+	}
+	return false
+}
+
 // Error is one thing that is wrong with a document. It names what the schema
 // wants and nothing of what the document says; an element that the schema does
 // not know is * in the path.

@@ -1,6 +1,9 @@
 package xsd
 
-import "slices"
+import (
+	"slices"
+	"sync"
+)
 
 // Unbounded is a Max without bound.
 const Unbounded = -1
@@ -20,7 +23,7 @@ type Schema struct {
 	attrs    map[Name]*Attribute
 	roots    []*Element // by symbol, nil where none is global
 	globals  []*Attribute
-	anyType  *Type
+	pool     sync.Pool // of *validator
 }
 
 // Element returns a global element, nil where there is none of that name.
@@ -133,6 +136,16 @@ type Type struct {
 	all      *allGroup
 	states   []state // nil where no element may stand
 	required int     // attributes that are
+}
+
+// use returns the use of an attribute by its number.
+func (t *Type) use(symbol int32) *AttributeUse {
+	for _, u := range t.Attributes {
+		if u.symbol == symbol {
+			return u
+		}
+	}
+	return nil
 }
 
 // Attribute returns the use of an attribute, nil where the type has none.

@@ -2,6 +2,7 @@ package xsd
 
 import (
 	"bytes"
+	"math"
 	"unicode/utf8"
 )
 
@@ -57,8 +58,10 @@ type scanner struct {
 	bindings []binding
 	arena    []byte
 	char     [utf8.UTFMax]byte
-	empty    bool // the tag read last was that of an empty element
-	copied   bool // the attribute's value read last lies in the arena
+	empty    bool  // the tag read last was that of an empty element
+	outer    int32 // bindings to keep when the next token is read
+	volatile bool  // text is overwritten by the next token
+	copied   bool  // the attribute's value read last lies in the arena
 	rooted   bool
 }
 
@@ -75,7 +78,7 @@ const xmlnsNamespace = "http://www.w3.org/2000/xmlns/"
 func (s *scanner) begin(doc []byte, n *names, l Limits) {
 	s.doc, s.pos, s.names, s.limits = doc, 0, n, l
 	s.open, s.bindings, s.attrs = s.open[:0], s.bindings[:0], s.attrs[:0]
-	s.empty, s.rooted, s.fault = false, false, scanFault{}
+	s.empty, s.rooted, s.fault, s.outer = false, false, scanFault{}, math.MaxInt32
 	if bytes.HasPrefix(doc, []byte("\xef\xbb\xbf")) {
 		s.pos = 3
 	}
@@ -174,6 +177,10 @@ func pseudoAttribute(b []byte) (name, value, rest []byte, ok bool) {
 
 // next reads the next token.
 func (s *scanner) next() token {
+	if int(s.outer) < len(s.bindings) {
+		s.bindings = s.bindings[:s.outer]
+	}
+	s.outer = math.MaxInt32
 	if s.empty {
 		s.empty = false
 		s.at = s.pos
@@ -284,7 +291,7 @@ loop:
 				s.pos++
 			}
 			s.char[0] = '\n'
-			s.text = s.char[:1]
+			s.text, s.volatile = s.char[:1], true
 			if len(s.open) == 0 {
 				return tokenEnd
 			}
@@ -295,7 +302,7 @@ loop:
 			break loop
 		}
 	}
-	s.pos, s.text = i, doc[from:i]
+	s.pos, s.text, s.volatile = i, doc[from:i], false
 	if len(s.open) > 0 {
 		return tokenText
 	}
@@ -324,7 +331,7 @@ func (s *scanner) reference() token {
 		return s.malformed(s.pos, "a reference is malformed, or to an entity that is not declared")
 	}
 	s.pos += n
-	s.text = s.char[:utf8.EncodeRune(s.char[:], r)]
+	s.text, s.volatile = s.char[:utf8.EncodeRune(s.char[:], r)], true
 	return tokenText
 }
 
@@ -434,7 +441,7 @@ func (s *scanner) declaration() token {
 			return s.malformed(s.pos+9+i, "a CDATA section has a character that XML does not have")
 		}
 		s.at, s.pos = s.pos, s.pos+end+3
-		s.text = section
+		s.text, s.volatile = section, false
 		if bytes.IndexByte(section, '\r') >= 0 {
 			s.text = bytes.ReplaceAll(bytes.ReplaceAll(section, []byte("\r\n"), []byte("\n")), []byte("\r"), []byte("\n"))
 		}
@@ -486,8 +493,9 @@ func (s *scanner) endTag() token {
 }
 
 func (s *scanner) close() {
-	top := s.open[len(s.open)-1]
-	s.bindings = s.bindings[:top.bindings]
+	// The element's namespaces stay in force until the next token: a QName in
+	// its text is looked at now.
+	s.outer = s.open[len(s.open)-1].bindings
 	s.open = s.open[:len(s.open)-1]
 }
 

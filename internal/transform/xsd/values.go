@@ -474,7 +474,10 @@ func (c *checker) canonical(to []byte, s *Simple, b []byte) []byte {
 		}
 		return append(to, ']')
 	case Union:
-		if m := c.member(s, b); m != nil {
+		ids := c.ids
+		c.ids = nil // they were counted when the value was checked
+		m := c.member(s, b)
+		if c.ids = ids; m != nil {
 			return c.canonical(to, m, c.space(b, m.WhiteSpace))
 		}
 		return append(to, b...)
