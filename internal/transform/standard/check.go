@@ -13,7 +13,6 @@ import (
 	"github.com/google/uuid"
 
 	"weiche/internal/fault"
-	"weiche/internal/foreignxml"
 )
 
 // Traffic says how a message is meant to be processed.
@@ -128,8 +127,12 @@ func (s *Standard) MissingLists() []string {
 
 // explain says in words why a message is refused by the schema.
 func (s *Standard) explain(message []byte, f *fault.Error) Findings {
-	if err := foreignxml.Check(bytes.NewReader(message), foreignxml.Limits{}); err != nil {
-		return Findings{s.finding(fault.ReasonNotWellFormed, "%s", fault.Of(err).Detail)}
+	said := schemaErrors(f.Err)
+	for _, e := range said {
+		if e.Reason == fault.ReasonNotWellFormed {
+			e.Code = s.OfficialCode(e.Reason)
+			return Findings{e}
+		}
 	}
 	if root, err := rootElement(message); err == nil {
 		if f, ok := s.unserved(root); ok {
@@ -137,7 +140,7 @@ func (s *Standard) explain(message []byte, f *fault.Error) Findings {
 		}
 	}
 	out := s.foreignCharacters(message)
-	for _, e := range schemaErrors(f.Err) {
+	for _, e := range said {
 		if e.Line > 0 && out.has(e.Line) {
 			continue // said better already
 		}

@@ -133,7 +133,7 @@ func TestEachRuleOfTheMessageCheck(t *testing.T) {
 		"another version":               {replace(`version="1.3.0">`, `version="1.2.0">`), About{}, "V000 version-not-served universellerAntrag.antrag.1200"},
 		"another message":               {good, About{Message: "prozessnachrichten.rueckweisung.1100"}, "V001 message-not-served universellerAntrag.antrag.1200"},
 		"another id":                    {good, About{ID: uuid.MustParse("70f6667b-fa45-4bd7-b717-f4d6c65e5edb")}, "S999 message-id nachrichtenUUID"},
-		"not well-formed":               {good[:len(good)-20], About{}, "X000 not-well-formed "},
+		"not well-formed":               {good[:len(good)-20], About{}, "X000 not-well-formed universellerAntrag.antrag.1200"},
 		"a DOCTYPE":                     {strings.Replace(good, "?>", "?><!DOCTYPE a>", 1), About{}, "X000 not-well-formed "},
 		"another standard's message":    {`<a xmlns="urn:x"/>`, About{}, "V000 version-not-served a"},
 		"no message of the standard":    {`<a xmlns="http://www.xleitstelle.de/xbau/kernmodul/1/3/0"/>`, About{}, "V001 message-not-served a"},

@@ -8,12 +8,10 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/beevik/etree"
 
 	"weiche/internal/foreignxml"
-	"weiche/internal/transform/xsd"
 )
 
 const (
@@ -39,32 +37,6 @@ func (s *Standard) Documents() ([]*Document, error) {
 		return nil, err
 	}
 	return readDocuments(os.DirFS(s.Dir), s.Schemas, s.Locations)
-}
-
-// model is a standard's schema as Schema gives it.
-type model struct {
-	once   sync.Once
-	schema *xsd.Schema
-	err    error
-}
-
-// Schema returns the standard's schema as a model to read: elements, types,
-// content models, facets. It is compiled by the first call. The error names file
-// and line.
-func (s *Standard) Schema() (*xsd.Schema, error) {
-	s.model.once.Do(func() {
-		if s.model.err = s.checkFiles(); s.model.err != nil {
-			return
-		}
-		fsys := os.DirFS(s.Dir)
-		s.model.schema, s.model.err = xsd.Compile(fsys, s.Schemas, func(from, location string) (string, bool) {
-			return resolveLocation(fsys, from, location, s.Locations)
-		})
-		if s.model.err != nil {
-			s.model.err = fmt.Errorf("%s: %w", s.Key(), s.model.err)
-		}
-	})
-	return s.model.schema, s.model.err
 }
 
 // readDocuments follows the references from the entries inside fsys; where

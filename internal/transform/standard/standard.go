@@ -14,11 +14,11 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/jacoelho/xsd"
 	"go.yaml.in/yaml/v3"
 
 	"weiche/internal/config"
 	"weiche/internal/fault"
+	"weiche/internal/transform/xsd"
 )
 
 const manifestFile = "standard.yaml"
@@ -89,10 +89,8 @@ type Standard struct {
 	Dir string
 
 	once    sync.Once
-	engine  *xsd.Engine
+	schema  *xsd.Schema
 	err     error
-	pool    sync.Pool
-	model   model
 	msgOnce sync.Once
 	msgs    []Message
 
@@ -274,7 +272,7 @@ func (s *Standard) Key() string { return s.Name + "/" + s.Version }
 // Compile compiles the standard's schemas, as the first use would. The error
 // names the file and what is wrong with it.
 func (s *Standard) Compile() error {
-	_, err := s.compiled()
+	_, err := s.Schema()
 	return err
 }
 

@@ -5,113 +5,83 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strings"
 
-	"github.com/jacoelho/xsd"
-	"github.com/jacoelho/xsd/xsderrors"
-
 	"weiche/internal/fault"
-	"weiche/internal/foreignxml"
+	"weiche/internal/transform/xsd"
 )
 
-func (s *Standard) compiled() (*xsd.Engine, error) {
+// Schema returns the standard's schema, which is also a model to read: elements,
+// types, content models, facets. It is compiled by the first call. The error
+// names file and line.
+func (s *Standard) Schema() (*xsd.Schema, error) {
 	s.once.Do(func() {
 		if s.err = s.checkFiles(); s.err != nil {
 			return
 		}
-		s.engine, s.err = compileXSD(os.DirFS(s.Dir), s.Schemas, s.Locations)
+		fsys := os.DirFS(s.Dir)
+		s.schema, s.err = xsd.Compile(fsys, s.Schemas, func(from, location string) (string, bool) {
+			return resolveLocation(fsys, from, location, s.Locations)
+		})
 		if s.err != nil {
-			s.err = fmt.Errorf("%s: %w", s.Key(), s.err)
+			s.err = fmt.Errorf("%s: the schema does not compile: %w", s.Key(), s.err)
 		}
 	})
-	return s.engine, s.err
-}
-
-// compileXSD compiles entry schemas; references are resolved inside fsys and
-// nowhere else.
-func compileXSD(fsys fs.FS, entries []string, locations map[string]string) (*xsd.Engine, error) {
-	var missing error
-	source := func(file string) (xsd.SchemaSource, error) {
-		raw, err := fs.ReadFile(fsys, file)
-		if err != nil {
-			return xsd.SchemaSource{}, fmt.Errorf("the schema %s is missing", file)
-		}
-		if err := foreignxml.Check(bytes.NewReader(raw), schemaLimits); err != nil {
-			return xsd.SchemaSource{}, fmt.Errorf("the schema %s: %w", file, err)
-		}
-		return xsd.Bytes(file, raw), nil
-	}
-	resolver := xsd.ResolverFunc(func(base, location string) (xsd.SchemaSource, error) {
-		file, ok := resolveLocation(fsys, base, location, locations)
-		if !ok {
-			missing = fmt.Errorf("the schema %s refers to %s, which the standard's folder does not have", base, location)
-			return xsd.SchemaSource{}, missing
-		}
-		src, err := source(file)
-		if err != nil {
-			missing = err
-		}
-		return src, err
-	})
-	sources := make([]xsd.SchemaSource, 0, len(entries))
-	for _, e := range entries {
-		src, err := source(e)
-		if err != nil {
-			return nil, err
-		}
-		sources = append(sources, src.WithResolver(resolver))
-	}
-	engine, err := xsd.CompileWithOptions(xsd.CompileOptions{}, sources...)
-	if missing != nil {
-		return nil, missing
-	}
-	if err != nil {
-		return nil, fmt.Errorf("the schema does not compile: %w", err)
-	}
-	return engine, nil
+	return s.schema, s.err
 }
 
 const maxReportedFaults = 5
 
 // Validate checks one message against the standard's XSD. An invalid message is
-// a *fault.Error, permanent, schema-invalid, whose detail names code, line and
-// path of up to five faults and never a value; a schema that does not compile is
-// standard-missing. It is safe for concurrent use.
-func (s *Standard) Validate(message []byte) error {
-	engine, err := s.compiled()
+// a *fault.Error, permanent, schema-invalid, whose detail names code, line, path
+// and what was expected of up to five faults and never a value of the message; a
+// schema that does not compile is standard-missing. It is safe for concurrent use.
+func (s *Standard) Validate(message []byte) error { return s.validate(message, xsd.Name{}) }
+
+// ValidateAs is Validate for a message whose root must be the named one: an XSD
+// alone accepts every global element as root.
+func (s *Standard) ValidateAs(message []byte, name string) error {
+	m, ok := s.Message(name)
+	if !ok {
+		return fault.New(fault.Permanent, fault.ReasonSchemaInvalid, "%s: the standard has no message %s", s.Key(), name)
+	}
+	return s.validate(message, xsd.Name{Space: m.Namespace, Local: m.Element})
+}
+
+func (s *Standard) validate(message []byte, root xsd.Name) error {
+	schema, err := s.Schema()
 	if err != nil {
 		return fault.Wrap(err, fault.Permanent, fault.ReasonStandardMissing, "the schema of %s cannot be used", s.Key())
 	}
-	session, _ := s.pool.Get().(*xsd.Session)
-	if session == nil {
-		if session, err = engine.NewSession(xsd.ValidateOptions{MaxErrors: maxReportedFaults}); err != nil {
-			return fault.Wrap(err, fault.Permanent, fault.ReasonStandardMissing, "the schema of %s cannot be used", s.Key())
-		}
-	}
-	err = session.Validate(bytes.NewReader(message))
-	s.pool.Put(session)
-	if err == nil {
+	errs := schema.Validate(message, xsd.Options{MaxErrors: maxReportedFaults, Root: root})
+	if len(errs) == 0 {
 		return nil
 	}
 	var details []string
-	for _, f := range schemaErrors(err) {
-		details = append(details, f.Text+fmt.Sprintf(" at line %d, %s", f.Line, f.Path))
+	for _, e := range errs {
+		details = append(details, fmt.Sprintf("%s at line %d, %s: %s", e.Code, e.Line, clipPath(e.Path), e.Text))
 	}
-	return fault.Wrap(err, fault.Permanent, fault.ReasonSchemaInvalid, "%s: %s", s.Key(), strings.Join(details, "; "))
+	return fault.Wrap(invalid(errs), fault.Permanent, fault.ReasonSchemaInvalid, "%s: %s", s.Key(), strings.Join(details, "; "))
 }
+
+// invalid is what the validator says of a message.
+type invalid []xsd.Error
+
+func (i invalid) Error() string { return i[0].Error() }
 
 // schemaErrors are the validator's errors as findings.
 func schemaErrors(err error) Findings {
+	var all invalid
 	var out Findings
-	for _, e := range xsderrors.Flatten(err) {
-		f := Finding{Reason: fault.ReasonSchemaInvalid, Text: "invalid"}
-		var xe *xsderrors.Error
-		if errors.As(e, &xe) {
-			f.Text, f.Line, f.Path = fmt.Sprint(xe.Code()), xe.Line(), clipPath(xe.Path())
+	if errors.As(err, &all) {
+		for _, e := range all {
+			f := Finding{Reason: fault.ReasonSchemaInvalid, Text: string(e.Code) + ": " + e.Text, Line: e.Line, Path: clipPath(e.Path)}
+			if e.Code.Unreadable() {
+				f.Reason = fault.ReasonNotWellFormed
+			}
+			out = append(out, f)
 		}
-		out = append(out, f)
 	}
 	return out
 }
