@@ -172,17 +172,19 @@ func (s *scope) names() []string {
 	return out
 }
 
-// expression is one compiled expression. Plain paths, the many, are walked
-// without the virtual machine.
+// expression is one compiled expression.
 type expression struct {
-	src   string
-	path  []string // variable and members; nil where program is set
-	prog  *vm.Program
-	shape shape
-	raw   ast.Node // as written
-	scope *scope   // the names in force
-	used  []string // fields of the form that it looks at
+	src    string
+	direct evaluator   // nil where only the virtual machine can
+	prog   *vm.Program // nil of a plain path
+	shape  shape
+	raw    ast.Node // as written
+	scope  *scope   // the names in force
+	used   []string // fields of the form that it looks at
 }
+
+// isPath says that the expression is nothing but a path.
+func (e *expression) isPath() bool { return e.prog == nil }
 
 var (
 	allowedBuiltins = []string{"len", "filter", "map", "any", "all", "none", "one", "count", "find", "first", "last", "concat", "split", "replace"}
@@ -198,6 +200,7 @@ const (
 	fnText   = "text"
 	fnNumber = "number"
 	fnBool   = "weiche__bool"
+	fnList   = "weiche__list"
 )
 
 // compileExpression parses, checks against the scope and compiles src. The
@@ -220,8 +223,8 @@ func compileExpression(src string, in *scope) (*expression, []string) {
 	if len(r.faults) > 0 {
 		return nil, r.faults
 	}
-	e := &expression{src: src, shape: sh, path: plainPath(node), raw: raw.Node, scope: in, used: r.used}
-	if e.path != nil {
+	e := &expression{src: src, shape: sh, direct: direct(node), raw: raw.Node, scope: in, used: r.used}
+	if plainPath(node) != nil {
 		return e, nil
 	}
 	tree.Node = node
@@ -684,7 +687,7 @@ func (r *rewriter) binary(x *ast.BinaryNode) (ast.Node, shape) {
 			x.Left = convert(fnNumber, x.Left, a, kindNumber)
 		}
 		if _, literal := x.Right.(*ast.ArrayNode); !literal {
-			x.Right = call("weiche__list", x.Right)
+			x.Right = call(fnList, x.Right)
 		}
 		return x, shape{kind: kindBoolean}
 	case "contains", "startsWith", "endsWith", "matches":
@@ -727,14 +730,14 @@ func (r *rewriter) builtin(x *ast.BuiltinNode) (ast.Node, shape) {
 					if s.kind != kindList && s.kind != kindUnknown {
 						r.fail("%s needs a list; %s is a %s", x.Name, describe(arg), s.kind)
 					}
-					node = call("weiche__list", node)
+					node = call(fnList, node)
 				} else if s.kind != kindList && s.kind != kindUnknown {
 					node = convert(fnText, node, s, kindText)
 				}
 			}
 			if x.Name == "concat" {
 				if i > 0 {
-					node = call("weiche__list", node)
+					node = call(fnList, node)
 				}
 			}
 			x.Arguments[i] = node
@@ -836,21 +839,7 @@ var hidden = map[string]func(args ...any) (any, error){
 		}
 		return list[i], nil
 	},
-	"weiche__list": func(a ...any) (any, error) {
-		switch x := a[0].(type) {
-		case nil:
-			return []any{}, nil
-		case []any:
-			return x, nil
-		case []string:
-			out := make([]any, len(x))
-			for i := range x {
-				out[i] = x[i]
-			}
-			return out, nil
-		}
-		return nil, valueError("the value is not a list")
-	},
+	fnList: func(a ...any) (any, error) { return toList(a[0]) },
 	"weiche__mod": func(a ...any) (any, error) {
 		x, okX := a[0].(int)
 		y, okY := a[1].(int)

@@ -726,29 +726,19 @@ func (r *run) template(t *template) (string, error) {
 	return b.String(), nil
 }
 
-// eval walks plain paths itself and leaves the rest to the virtual machine. The
-// machine's own error texts quote values and are dropped.
+// eval computes what it can directly and leaves the rest to the virtual machine.
 func (r *run) eval(e *expression) (any, error) {
-	if e.path != nil {
-		v := r.env[e.path[0]]
-		for _, name := range e.path[1:] {
-			group, ok := v.(map[string]any)
-			if !ok {
-				return nil, nil
-			}
-			v = group[name]
-		}
-		return v, nil
+	if e.direct != nil {
+		return e.direct(r)
 	}
+	return r.machine(e)
+}
+
+// machine computes an expression by the virtual machine, whose own error texts
+// quote values and are dropped.
+func (r *run) machine(e *expression) (any, error) {
 	v, err := r.vm.Run(e.prog, r.env)
-	if err != nil {
-		var ve valueError
-		if errors.As(err, &ve) {
-			return nil, ve
-		}
-		return nil, valueError("the expression failed on this form's values")
-	}
-	return v, nil
+	return v, plainError(err)
 }
 
 // data writes a group's members in the order of its schema; it reports whether

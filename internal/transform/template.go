@@ -424,7 +424,7 @@ func (r *reader) element(el *etree.Element, in *scope, parent *node) *node {
 		if n.kind != nodeElement {
 			if n.kind == nodeData && key == "of" {
 				if e := expr(key, a.Value, in); e != nil {
-					if e.path == nil {
+					if !e.isPath() {
 						r.problem(lineOf(key), "of names a path into the form")
 					}
 					if e.shape.nodes == nil && e.shape.kind != kindUnknown {

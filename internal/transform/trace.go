@@ -170,7 +170,7 @@ func (r *run) pointer(path string) string {
 		at += "." + name
 		for range strings.Count(part, "[]") {
 			i := slices.IndexFunc(r.loops, func(l loop) bool {
-				return l.of.path != nil && slices.Contains(l.of.shape.paths, at)
+				return l.of.isPath() && slices.Contains(l.of.shape.paths, at)
 			})
 			if i < 0 {
 				return out.String()

@@ -140,12 +140,32 @@ func toBool(v any) (bool, error) {
 	return false, valueError("the condition is neither true nor false")
 }
 
+// toList is a value as a list: absent is none.
+func toList(v any) (any, error) {
+	switch x := v.(type) {
+	case nil:
+		return []any{}, nil
+	case []any:
+		return v, nil
+	case []string:
+		out := make([]any, len(x))
+		for i := range x {
+			out[i] = x[i]
+		}
+		return out, nil
+	}
+	return nil, valueError("the value is not a list")
+}
+
 var decimalNumber = regexp.MustCompile(`^[+-]?(\d{1,200}(\.\d{0,200})?|\.\d{1,200})([eE][+-]?\d{1,2})?$`)
 
 // decimalText writes xs:decimal, without an exponent; digits < 0 keeps what is
 // written.
 func decimalText(s string, digits int) (string, error) {
 	s = strings.TrimSpace(s)
+	if places, plain := plainDecimal(s); plain && (digits < 0 || places <= digits) {
+		return padded(s, places, digits), nil
+	}
 	if !decimalNumber.MatchString(s) {
 		return "", valueError("the value is not a decimal number")
 	}
@@ -161,6 +181,34 @@ func decimalText(s string, digits int) (string, error) {
 	}
 	out := r.FloatString(300) // exact: at most 200 places and an exponent of -99
 	return strings.TrimSuffix(strings.TrimRight(out, "0"), "."), nil
+}
+
+// plainDecimal says whether s is a number as most forms have it, digits without
+// a leading zero and at most one point between them, and how many places it has.
+func plainDecimal(s string) (places int, plain bool) {
+	whole, fraction, point := strings.Cut(s, ".")
+	if whole == "" || len(whole) > 1 && whole[0] == '0' || point && fraction == "" || len(s) > 100 {
+		return 0, false
+	}
+	for _, part := range [2]string{whole, fraction} {
+		for i := range len(part) {
+			if part[i] < '0' || part[i] > '9' {
+				return 0, false
+			}
+		}
+	}
+	return len(fraction), true
+}
+
+// padded has zeros behind it up to so many places.
+func padded(s string, places, digits int) string {
+	if places >= digits {
+		return s
+	}
+	if places == 0 {
+		s += "."
+	}
+	return s + strings.Repeat("0", digits-places)
 }
 
 var germanDate = regexp.MustCompile(`^\d{1,2}\.\d{1,2}\.\d{4}$`)
