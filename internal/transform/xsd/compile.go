@@ -118,6 +118,9 @@ func (c *compiler) load(file string, include bool, target string, from Position)
 	if c.copied(d, raw) {
 		return nil
 	}
+	if err := root.structure(""); err != nil {
+		return err
+	}
 	if err := c.readHeader(d); err != nil {
 		return err
 	}
@@ -166,6 +169,8 @@ func (c *compiler) top(k *node, d *document) error {
 		return nil
 	case "include", "import":
 		return c.reference(k, d, tag == "include")
+	case "notation":
+		return nil // it says something of the type NOTATION only, which is not supported
 	case "element", "attribute", "group", "attributeGroup", "simpleType", "complexType":
 	default:
 		return k.fail("<%s> is not supported here", k.name.Local)
@@ -181,6 +186,7 @@ func (c *compiler) top(k *node, d *document) error {
 	if other := c.globals[key]; other != nil {
 		return k.fail("%s %s is declared a second time, first at %s:%d", tag, name, other.doc.file, other.line)
 	}
+	k.global = true
 	c.globals[key] = k
 	c.order = append(c.order, k)
 	return nil
@@ -286,7 +292,7 @@ func (c *compiler) substitute() error {
 func derivedWithout(t, base *Type, blocked derivationSet) bool {
 	blocked |= base.block
 	for ; t != nil; t = t.Base {
-		if t == base {
+		if t == base || base.hasMember(t) {
 			return true
 		}
 		method := byRestriction

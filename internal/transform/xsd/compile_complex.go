@@ -15,7 +15,11 @@ func (c *compiler) completeType(n *node) error {
 		return n.fail("the complex type is derived from itself")
 	}
 	c.progress[n] = underway
-	if err := n.allow("name", "mixed", "abstract", "block", "final"); err != nil {
+	allowed := []string{"mixed"}
+	if n.global {
+		allowed = []string{"name", "mixed", "abstract", "block", "final"}
+	}
+	if err := n.allow(allowed...); err != nil {
 		return err
 	}
 	var err error
@@ -151,11 +155,18 @@ func (c *compiler) complexContent(n, content *node, t *Type, mixed bool) error {
 	if err != nil {
 		return err
 	}
-	if base.Simple != nil {
+	if base.Kind == SimpleType || base.Simple != nil && !t.Extends {
 		return d.fail("the base has simple content")
 	}
 	if err := c.body(d, t, &attributeSet{c: c, base: base}); err != nil {
 		return err
+	}
+	if base.Simple != nil {
+		if t.Content != nil || mixed {
+			return d.fail("the base has simple content")
+		}
+		t.Kind, t.Simple = SimpleContent, base.Simple
+		return nil
 	}
 	if t.Extends && base.Content != nil {
 		if t.Content == nil {
@@ -187,7 +198,8 @@ func (c *compiler) body(k *node, t *Type, set *attributeSet) error {
 			if t.Content, err = c.particle(p, 0); err != nil {
 				return err
 			}
-			if t.Content == nil || t.Content.Max == 0 || len(t.Content.Parts) == 0 && t.Content.Kind != ParticleChoice {
+			// A choice of nothing that has to stand is content that none can have.
+			if t.Content.Max == 0 || len(t.Content.Parts) == 0 && (t.Content.Kind != ParticleChoice || t.Content.Min == 0) {
 				t.Content = nil
 			}
 		case "annotation", "attribute", "attributeGroup", "anyAttribute":
@@ -326,9 +338,10 @@ func (c *compiler) wildcard(n *node) (*Wildcard, error) {
 	default:
 		return nil, n.fail("processContents is unknown")
 	}
-	words := strings.Fields(n.attr("namespace"))
+	namespace, given := n.lookup("namespace")
+	words := strings.Fields(namespace)
 	switch {
-	case len(words) == 0 || len(words) == 1 && words[0] == "##any":
+	case !given || len(words) == 1 && words[0] == "##any":
 		w.Any = true
 	case len(words) == 1 && words[0] == "##other":
 		w.Any = true
@@ -384,7 +397,7 @@ func (c *compiler) attributes(k *node, t *Type, set *attributeSet) error {
 	t.AnyAttribute = set.wildcard
 	if set.base != nil {
 		for _, u := range set.base.Attributes {
-			if !slices.ContainsFunc(set.own, func(o *AttributeUse) bool { return o.Name == u.Name }) && !slices.Contains(set.banned, u.Name) {
+			if !slices.ContainsFunc(set.own, func(o *AttributeUse) bool { return o.Name == u.Name }) && (t.Extends || !slices.Contains(set.banned, u.Name)) {
 				t.Attributes = append(t.Attributes, u)
 			}
 		}
@@ -404,6 +417,9 @@ func (c *compiler) attributes(k *node, t *Type, set *attributeSet) error {
 		if u.Required {
 			t.required++
 		}
+		if u.value() != nil && u.Type.Simple.identifies() {
+			t.implied = append(t.implied, u)
+		}
 	}
 	return nil
 }
@@ -411,7 +427,7 @@ func (c *compiler) attributes(k *node, t *Type, set *attributeSet) error {
 func (set *attributeSet) read(a *node, depth int) error {
 	switch a.tag() {
 	case "attribute":
-		return set.use(a)
+		return set.use(a, depth > 0)
 	case "attributeGroup":
 		if err := a.allow("ref"); err != nil {
 			return err
@@ -462,8 +478,9 @@ func (c *compiler) attributeGroup(n *node, set *attributeSet, depth int) error {
 	return nil
 }
 
-// use reads one attribute of a type.
-func (set *attributeSet) use(n *node) error {
+// use reads one attribute of a type. One that a group prohibits is no attribute of
+// the group, nothing more (part 1, 3.4.2).
+func (set *attributeSet) use(n *node, inGroup bool) error {
 	u := &AttributeUse{}
 	var err error
 	if ref := n.attr("ref"); ref != "" {
@@ -497,7 +514,9 @@ func (set *attributeSet) use(n *node) error {
 	case "required":
 		u.Required = true
 	case "prohibited":
-		set.banned = append(set.banned, u.Name)
+		if !inGroup {
+			set.banned = append(set.banned, u.Name)
+		}
 		return nil
 	default:
 		return n.fail("use is unknown")

@@ -15,6 +15,9 @@ func (c *compiler) simpleType(n *node) (*Type, error) {
 	if err := n.allow("name", "final"); err != nil {
 		return nil, err
 	}
+	if _, named := n.lookup("name"); named && !n.global {
+		return nil, n.fail("a type that is declared where it is used has no name")
+	}
 	t := &Type{Kind: SimpleType, Position: n.position(), Documentation: n.documentation()}
 	if name := n.attr("name"); name != "" {
 		t.Name = Name{n.doc.target, name}
@@ -200,6 +203,9 @@ func (c *compiler) restrict(k *node, base *Simple) (*Simple, error) {
 	if values != nil {
 		s.Enumeration, s.values = values, canonical
 	}
+	if !s.satisfiable() {
+		return nil, k.fail("no value keeps all bounds")
+	}
 	if s.MinLength >= 0 && s.MaxLength >= 0 && s.MinLength > s.MaxLength || s.Length >= 0 && (s.MinLength > s.Length || s.MaxLength >= 0 && s.MaxLength < s.Length) {
 		return nil, k.fail("no length keeps all facets")
 	}
@@ -288,6 +294,11 @@ func (c *compiler) bound(f *node, s, base *Simple, value string) error {
 	ch := checker{}
 	if !ch.lexical(base.kind, []byte(value)) {
 		return f.fail("the facet's value is not of the type")
+	}
+	for i := range base.bounds {
+		if outer := &base.bounds[i]; !outer.holds(base.kind, []byte(value)) && !outer.same(base.kind, []byte(value)) {
+			return f.fail("the bound lies outside those of the base type")
+		}
 	}
 	b := bound{value: []byte(value), lower: strings.HasPrefix(f.tag(), "min"), strict: strings.HasSuffix(f.tag(), "Exclusive")}
 	s.bounds = append(slices.Clone(s.bounds), b)

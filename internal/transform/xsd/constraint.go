@@ -11,6 +11,7 @@ type constraint struct {
 	selector []xpath
 	fields   [][]xpath
 	refer    *constraint
+	abroad   bool // a keyref names it, of this element or of one around it
 	element  *Element
 	node     *node
 }
@@ -102,23 +103,40 @@ func (c *compiler) finishConstraints() error {
 		switch {
 		case k.refer == nil || k.refer.kind == constraintKeyref || len(k.refer.fields) != len(k.fields):
 			return k.node.fail("refer names no key of as many fields")
-		case k.refer.element != k.element:
-			return k.node.fail("a keyref to a key of another element is not supported")
 		}
+		k.refer.abroad = true
 	}
 	return nil
 }
 
 func (c *compiler) xpaths(n *node, text string, field bool) ([]xpath, error) {
 	var out []xpath
+	text, ok := squeeze(text)
+	if !ok {
+		return nil, n.fail("the path %q is not supported", text)
+	}
 	for _, part := range strings.Split(text, "|") {
-		p, err := c.xpath(n, strings.TrimSpace(part), field)
+		p, err := c.xpath(n, part, field)
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, p)
 	}
 	return out, nil
+}
+
+// squeeze takes the white space between tokens out of a path; ok is false where
+// it stands within a name or parts two.
+func squeeze(text string) (squeezed string, ok bool) {
+	words := strings.Fields(text)
+	for i := 1; i < len(words); i++ {
+		before, after := words[i-1], words[i]
+		opens := strings.HasSuffix(before, "::") || strings.ContainsAny(before[len(before)-1:], "|/@.")
+		if !opens && !strings.HasPrefix(after, "::") && !strings.ContainsAny(after[:1], "|/@") {
+			return text, false
+		}
+	}
+	return strings.Join(words, ""), true
 }
 
 func (c *compiler) xpath(n *node, text string, field bool) (xpath, error) {
@@ -131,11 +149,14 @@ func (c *compiler) xpath(n *node, text string, field bool) (xpath, error) {
 		return p, n.fail("the path is too long")
 	}
 	for i, part := range parts {
-		part = strings.TrimSpace(part)
 		if part == "." {
 			continue
 		}
 		name, isAttribute := strings.CutPrefix(part, "@")
+		if !isAttribute {
+			name, isAttribute = strings.CutPrefix(part, "attribute::")
+		}
+		name = strings.TrimPrefix(name, "child::")
 		s, err := c.step(n, name)
 		if err != nil {
 			return p, err

@@ -168,9 +168,6 @@ func (b *modelBuilder) term(p *Particle) (first, last []int32, nullable bool, er
 		at, err := b.add(p, position{elem: p.Element, wild: p.Wildcard})
 		return at, at, false, err
 	case ParticleChoice:
-		if len(p.Parts) == 0 {
-			return nil, nil, false, &CompileError{p.Position.File, p.Position.Line, "a choice without alternatives is not supported"}
-		}
 		for _, part := range p.Parts {
 			f, l, n, err := b.walk(part)
 			if err != nil {

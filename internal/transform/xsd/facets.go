@@ -1,5 +1,7 @@
 package xsd
 
+import "slices"
+
 // Variety says whether a simple type is atomic, a list or a union.
 type Variety uint8
 
@@ -48,6 +50,11 @@ type Simple struct {
 	bounds   []bound
 	facets   bool // anything beyond kind and white space
 	id       idKind
+}
+
+// identifies says whether values of the type are IDs or refer to them.
+func (s *Simple) identifies() bool {
+	return s.id != notID || s.Variety == List && s.Item.identifies() || s.Variety == Union && slices.ContainsFunc(s.Members, (*Simple).identifies)
 }
 
 // Codes are the values an enumeration allows, written as the schema writes them.

@@ -1,12 +1,17 @@
 package xsd
 
-import "encoding/binary"
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+)
 
 // keyScope is an open element with identity constraints.
 type keyScope struct {
 	depth   int // of its frame
 	elem    *Element
-	tables  []map[string]struct{} // by constraint
+	tables  []map[string]struct{}               // by constraint
+	inner   map[*constraint]map[string]struct{} // of elements within, for references from here
 	refs    []keyRef
 	targets []*keyTarget
 }
@@ -52,11 +57,7 @@ func (v *validator) openKeys(f *frame) {
 		}
 		for _, t := range s.targets {
 			for i, paths := range s.elem.constraints[t.constraint].fields {
-				for p := range paths {
-					if v.leads(&paths[p], t.depth, depth) {
-						v.openField(f, &t.fields[i], &paths[p], depth)
-					}
-				}
+				v.openField(f, t, &t.fields[i], paths)
 			}
 		}
 	}
@@ -77,41 +78,69 @@ func (v *validator) leads(p *xpath, from, to int) bool {
 	return true
 }
 
-func (v *validator) openField(f *frame, field *keyField, p *xpath, depth int) {
-	if p.attribute == nil {
-		if field.found || field.open > 0 {
-			v.complain(f, f.at, FieldAmbiguous, "a field of an identity constraint stands a second time")
-			return
+// openField looks at whether an element, or an attribute of it, is a target's
+// field. A node that several paths lead to is one node.
+func (v *validator) openField(f *frame, t *keyTarget, field *keyField, paths []xpath) {
+	depth := len(v.frames) - 1
+	var tests []*step
+	for p := range paths {
+		if !v.leads(&paths[p], t.depth, depth) {
+			continue
+		}
+		if at := paths[p].attribute; at != nil {
+			tests = append(tests, at)
+			continue
 		}
 		// Depth 0 is the root, which can be no field's element but of itself.
-		field.open = depth + 1
+		if field.open != depth+1 {
+			v.second(f, field)
+			field.open = depth + 1
+		}
+	}
+	if tests == nil {
 		return
 	}
+	wanted := func(symbol, space int32) bool {
+		return slices.ContainsFunc(tests, func(s *step) bool { return s.matches(symbol, space) })
+	}
+	for i := range v.scan.attrs {
+		a := &v.scan.attrs[i]
+		if symbol := v.schema.names.symbol(a.space, a.local); wanted(symbol, a.space) {
+			v.second(f, field)
+			v.attributeField(f, field, a, symbol)
+		}
+	}
 	for _, u := range f.typ.Attributes {
-		if !p.attribute.matches(u.symbol, v.schema.names.spaces[u.Name.Space]) {
-			continue
+		if value := u.value(); value != nil && wanted(u.symbol, v.schema.names.spaces[u.Name.Space]) && !v.has(u) {
+			v.second(f, field)
+			v.setField(field, u.Type.Simple, []byte(*value))
 		}
-		value := []byte(nil)
-		for i := range v.scan.attrs {
-			if a := &v.scan.attrs[i]; string(a.local) == u.Name.Local && string(a.uri) == u.Name.Space {
-				value = a.value
-				if value == nil {
-					value = []byte{}
-				}
-			}
+	}
+}
+
+// second complains about a field that has a node already.
+func (v *validator) second(f *frame, field *keyField) {
+	if field.found || field.open > 0 {
+		v.complain(f, f.at, FieldAmbiguous, "a field of an identity constraint stands a second time")
+	}
+}
+
+func (v *validator) attributeField(f *frame, field *keyField, a *attr, symbol int32) {
+	var d *Attribute
+	if symbol >= 0 {
+		if u := f.typ.use(symbol); u != nil {
+			d = u.Attribute
+		} else if w := f.typ.AnyAttribute; w != nil && w.Process != Skip {
+			d = v.schema.globals[symbol]
 		}
-		if value == nil && u.Fixed != nil {
-			value = []byte(*u.Fixed)
-		} else if value == nil && u.Default != nil {
-			value = []byte(*u.Default)
-		}
-		if value == nil {
-			continue
-		}
-		if field.found {
-			v.complain(f, f.at, FieldAmbiguous, "a field of an identity constraint stands a second time")
-		}
-		v.setField(field, u.Type.Simple, value)
+	}
+	switch {
+	case d != nil:
+		v.setField(field, d.Type.Simple, a.value)
+	case a.space == v.schema.names.xsi:
+		field.found, field.key = true, bytes.Clone(a.value)
+	default:
+		v.complain(f, a.at, FieldAmbiguous, "a field of an identity constraint has no simple type")
 	}
 }
 
@@ -136,7 +165,7 @@ func (v *validator) closeKeys(f *frame) {
 		for _, t := range s.targets {
 			for i := range t.fields {
 				if field := &t.fields[i]; field.open == depth+1 {
-					v.closeField(f, field)
+					v.closeField(f, field, s.elem.constraints[t.constraint])
 				}
 			}
 			if t.depth == depth {
@@ -153,16 +182,18 @@ func (v *validator) closeKeys(f *frame) {
 	}
 }
 
-func (v *validator) closeField(f *frame, field *keyField) {
+func (v *validator) closeField(f *frame, field *keyField, k *constraint) {
 	field.open = 0
-	if f.typ == nil || f.nilled {
-		return
-	}
-	if !f.typ.Kind.HasText() {
+	switch {
+	case f.typ == nil:
+	case !f.typ.Kind.HasText():
 		v.complain(f, f.at, FieldAmbiguous, "a field of an identity constraint has no simple type")
-		return
+	case k.kind == constraintKey && f.elem != nil && f.elem.Nillable:
+		v.complain(f, f.at, KeyIncomplete, "a field of the key "+k.name.Local+" is an element that may be nil")
+		field.found = true
+	case !f.nilled:
+		v.setField(field, f.typ.Simple, f.value)
 	}
-	v.setField(field, f.typ.Simple, f.value)
 }
 
 func (v *validator) closeTarget(f *frame, s *keyScope, t *keyTarget) {
@@ -191,13 +222,37 @@ func (v *validator) closeTarget(f *frame, s *keyScope, t *keyTarget) {
 func (v *validator) closeScope(s *keyScope) {
 	for _, r := range s.refs {
 		k := s.elem.constraints[r.constraint]
-		for i, other := range s.elem.constraints {
-			if other != k.refer {
-				continue
-			}
-			if _, ok := s.tables[i][r.key]; !ok && len(v.problems) < v.limit {
-				v.problems = append(v.problems, problem{code: KeyrefUnknown, element: r.target.at, at: r.target.at, text: "the reference " + k.name.Local + " names no value of " + other.name.Local})
-			}
+		_, ok := s.inner[k.refer][r.key]
+		if i := slices.Index(s.elem.constraints, k.refer); i >= 0 && !ok {
+			_, ok = s.tables[i][r.key]
 		}
+		if !ok && len(v.problems) < v.limit {
+			v.problems = append(v.problems, problem{code: KeyrefUnknown, element: r.target.at, at: r.target.at, text: "the reference " + k.name.Local + " names no value of " + k.refer.name.Local})
+		}
+	}
+	if len(v.scopes) < 2 {
+		return
+	}
+	// What elements within know is known in those around them (part 1, 3.11.5).
+	outer := v.scopes[len(v.scopes)-2]
+	for i, k := range s.elem.constraints {
+		if k.abroad {
+			outer.learn(k, s.tables[i])
+		}
+	}
+	for k, table := range s.inner {
+		outer.learn(k, table)
+	}
+}
+
+func (s *keyScope) learn(k *constraint, keys map[string]struct{}) {
+	if s.inner == nil {
+		s.inner = map[*constraint]map[string]struct{}{}
+	}
+	if s.inner[k] == nil {
+		s.inner[k] = map[string]struct{}{}
+	}
+	for key := range keys {
+		s.inner[k][key] = struct{}{}
 	}
 }

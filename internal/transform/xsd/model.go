@@ -134,8 +134,9 @@ type Type struct {
 	block    derivationSet
 	final    derivationSet
 	all      *allGroup
-	states   []state // nil where no element may stand
-	required int     // attributes that are
+	states   []state         // nil where no element may stand
+	required int             // attributes that are
+	implied  []*AttributeUse // whose default is an ID or refers to one
 }
 
 // use returns the use of an attribute by its number.
@@ -157,14 +158,22 @@ func (t *Type) Attribute(n Name) *AttributeUse {
 	return t.Attributes[i]
 }
 
-// DerivedFrom says whether t is base or derived from it.
+// DerivedFrom says whether t is base, derived from it, or so related to a member
+// type of base, a union (part 1, 3.14.6).
 func (t *Type) DerivedFrom(base *Type) bool {
 	for ; t != nil; t = t.Base {
-		if t == base {
+		if t == base || base.hasMember(t) {
 			return true
 		}
 	}
 	return false
+}
+
+// hasMember says whether m is a member of a union that adds no facets of its own:
+// those a member's values need not keep.
+func (t *Type) hasMember(m *Type) bool {
+	s := t.Simple
+	return t.Kind == SimpleType && m.Kind == SimpleType && s != nil && s.Variety == Union && s.values == nil && len(s.patterns) == 0 && slices.Contains(s.Members, m.Simple)
 }
 
 // ParticleKind says what a particle is.

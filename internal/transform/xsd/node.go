@@ -23,6 +23,7 @@ type node struct {
 	kids   []*node
 	text   []byte // of documentation
 	line   int
+	global bool
 	scopes *scope
 }
 

@@ -27,7 +27,7 @@ func (st *state) expected(count int) string {
 			add(e.elem.Name.Local)
 		}
 		if len(st.wild) > 0 {
-			add("an element of another namespace")
+			add("an element that a wildcard lets in")
 		}
 		if st.accept {
 			add("the end of the element")
@@ -53,6 +53,9 @@ func (t *Type) called() string {
 
 // wants says in words what a value of the type has to be like.
 func (s *Simple) wants(code Code) string {
+	if s.Variety == List && !s.restricts(code) {
+		return s.Item.wants(code)
+	}
 	name := s.Name.Local
 	if name == "" {
 		name = s.Builtin
@@ -80,6 +83,22 @@ func (s *Simple) wants(code Code) string {
 		return "an ID stands a second time"
 	}
 	return "the value is none of the type " + name
+}
+
+// restricts says whether the type has a facet that the code can be about. Of a
+// list that has none the items are meant.
+func (s *Simple) restricts(code Code) bool {
+	switch code {
+	case PatternMismatch:
+		return len(s.Patterns) > 0
+	case NotEnumerated:
+		return s.Enumeration != nil
+	case TooShort:
+		return s.MinLength >= 0 || s.Length >= 0
+	case TooLong:
+		return s.MaxLength >= 0 || s.Length >= 0
+	}
+	return false
 }
 
 func (s *Simple) rangeText() string {

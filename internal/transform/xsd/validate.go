@@ -426,6 +426,35 @@ func (v *validator) attributes(f *frame) {
 	if required < t.required {
 		v.missingAttributes(f)
 	}
+	for _, u := range t.implied {
+		v.impliedID(f, u)
+	}
+}
+
+// impliedID takes an ID, or a reference to one, that stands in the schema as the
+// value of an attribute which the document leaves out.
+func (v *validator) impliedID(f *frame, u *AttributeUse) {
+	if v.has(u) {
+		return
+	}
+	v.ids.at = f.at
+	v.values.scratch = v.values.scratch[:0]
+	s := u.Type.Simple
+	if code := v.values.checkSpaced(s, v.values.space([]byte(*u.value()), s.WhiteSpace)); code != "" {
+		v.complain(f, f.at, code, s.wants(code))
+	}
+}
+
+func (v *validator) has(u *AttributeUse) bool {
+	return slices.ContainsFunc(v.scan.attrs, func(a attr) bool { return v.schema.names.symbol(a.space, a.local) == u.symbol })
+}
+
+// value is what the attribute is taken to say where it is missing.
+func (u *AttributeUse) value() *string {
+	if u.Fixed != nil {
+		return u.Fixed
+	}
+	return u.Default
 }
 
 func (v *validator) wildAttribute(f *frame, a *attr, symbol int32, p Process) {
@@ -434,6 +463,9 @@ func (v *validator) wildAttribute(f *frame, a *attr, symbol int32, p Process) {
 	}
 	if symbol >= 0 {
 		if g := v.schema.globals[symbol]; g != nil {
+			if g.Type.Simple.id == isID && v.secondID(f, a) {
+				v.complain(f, a.at, AttributeUnexpected, "the element has an attribute of type ID already")
+			}
 			v.attribute(f, a, g, g.Fixed, g.fixed)
 			return
 		}
@@ -441,6 +473,26 @@ func (v *validator) wildAttribute(f *frame, a *attr, symbol int32, p Process) {
 	if p == Strict {
 		v.complain(f, a.at, AttributeUnexpected, "the schema does not declare the attribute, which it has to here")
 	}
+}
+
+// secondID says whether an element whose attribute a is let in by a wildcard and
+// is an ID has, or could have, another one (part 1, 3.4.4, rule 5).
+func (v *validator) secondID(f *frame, a *attr) bool {
+	if slices.ContainsFunc(f.typ.Attributes, func(u *AttributeUse) bool { return u.Type.Simple.id == isID }) {
+		return true
+	}
+	for i := range v.scan.attrs {
+		b := &v.scan.attrs[i]
+		if b.at == a.at {
+			return false
+		}
+		if symbol := v.schema.names.symbol(b.space, b.local); symbol >= 0 {
+			if g := v.schema.globals[symbol]; g != nil && g.Type.Simple.id == isID {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (v *validator) attribute(f *frame, a *attr, d *Attribute, fixed *string, canonical []byte) {
@@ -472,8 +524,7 @@ func (v *validator) missingAttributes(f *frame) {
 		if !u.Required {
 			continue
 		}
-		has := slices.ContainsFunc(v.scan.attrs, func(a attr) bool { return v.schema.names.symbol(a.space, a.local) == u.symbol })
-		if !has {
+		if !v.has(u) {
 			v.complain(f, f.at, AttributeMissing, "the attribute "+u.Name.Local+" is missing")
 		}
 	}
@@ -552,7 +603,9 @@ func (v *validator) closeText(f *frame) {
 	if len(f.value) == 0 && !f.hasChild && f.elem != nil {
 		if d := f.elem.value(); d != nil {
 			f.value = []byte(*d)
-			return
+			if f.typ == f.elem.Type && !s.identifies() {
+				return // the schema would not have compiled
+			}
 		}
 	}
 	v.ids.at = f.at

@@ -419,6 +419,29 @@ func (f *bound) holds(k kind, b []byte) bool {
 	return c < 0 || c == 0 && !f.strict
 }
 
+// same says whether a value is the bound's own.
+func (f *bound) same(k kind, b []byte) bool {
+	c, ok := compareValues(k, b, f.value)
+	return ok && c == 0
+}
+
+// satisfiable says whether a value can lie between the type's bounds; only where
+// the bounds are in order of each other is that known to be wrong.
+func (s *Simple) satisfiable() bool {
+	for i := range s.bounds {
+		for j := range s.bounds {
+			lo, hi := &s.bounds[i], &s.bounds[j]
+			if !lo.lower || hi.lower {
+				continue
+			}
+			if c, ok := compareValues(s.kind, lo.value, hi.value); ok && (c > 0 || c == 0 && lo.strict != hi.strict) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // compareValues orders two values of a kind; ok is false where they have no
 // order.
 func compareValues(k kind, a, b []byte) (c int, ok bool) {
