@@ -158,7 +158,8 @@ func TestABrokenServiceIsRefusedAlone(t *testing.T) {
 }
 
 func TestExamplesAreComparedAndUpdated(t *testing.T) {
-	c, _, dir := tiny(t, nil)
+	// The folder of the expected message is not there before the first update.
+	c, _, dir := tiny(t, map[string]string{"services/tiny/process.yaml": strings.Replace(tinyProcess, "one.xml", "expected/one.xml", 1)})
 	p, _ := c.Process("tiny")
 	results := p.Run(false)
 	if len(results) != 1 || results[0].OK() {
@@ -170,7 +171,7 @@ func TestExamplesAreComparedAndUpdated(t *testing.T) {
 	if r := p.Run(false)[0]; !r.OK() || r.Updated {
 		t.Errorf("after the update: %+v", r)
 	}
-	write(t, dir, map[string]string{"services/tiny/one.xml": `<m.1 xmlns="urn:t"><name>Anna</name></m.1>`})
+	write(t, dir, map[string]string{"services/tiny/expected/one.xml": `<m.1 xmlns="urn:t"><name>Anna</name></m.1>`})
 	if r := p.Run(false)[0]; r.OK() || !strings.Contains(r.Faults[0], "not the expected one") {
 		t.Errorf("another message: %+v", r)
 	}

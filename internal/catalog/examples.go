@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/google/uuid"
@@ -174,7 +175,11 @@ func (p *Process) runExample(e Example, f submission.Format, update bool, r *Res
 		return
 	}
 	if update {
-		if werr := os.WriteFile(e.Expected[f], indent(xml), 0o644); werr != nil {
+		werr := os.MkdirAll(filepath.Dir(e.Expected[f]), 0o755) // a new process has none yet
+		if werr == nil {
+			werr = os.WriteFile(e.Expected[f], indent(xml), 0o644)
+		}
+		if werr != nil {
 			fail("the expected message cannot be written: %s", osText(werr))
 			return
 		}
