@@ -27,6 +27,8 @@ const (
 	serviceTrade    = "99050012104000"
 	serviceParental = "99041006017000"
 	serviceGeneral  = "99012002012000"
+	serviceQuestion = "99012010001000"
+	serviceStart    = "99012020189000"
 	regionBoeblngen = "DE081150003003"
 )
 
@@ -263,6 +265,13 @@ func (r *router) importXBau() {
 	r.t.Helper()
 	needShared(r.t)
 	r.MustCLI("standards", "import", filepath.Join(shared, "standards/xbau/2.6"), "--with", filepath.Join(shared, "codelists/xbau-2.6"))
+}
+
+// importStandards installs every official standard that shipped services write.
+func (r *router) importStandards() {
+	r.t.Helper()
+	r.importXBau()
+	r.MustCLI("standards", "import", filepath.Join(shared, "standards/xbau/2.5"), "--with", filepath.Join(shared, "codelists/xbau-2.6"))
 }
 
 // answer is what the public listener said.

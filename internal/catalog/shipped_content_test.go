@@ -10,28 +10,9 @@ import (
 	"strings"
 	"testing"
 
-	"weiche/internal/catalog"
 	"weiche/internal/submission"
 	"weiche/internal/transform/standard"
 )
-
-// shipped loads the process library as it ships, with XBau beside it.
-func shipped(t *testing.T) *catalog.Catalog {
-	t.Helper()
-	installed := t.TempDir()
-	if _, err := standard.Import(t.Context(), shared(t, "standards/xbau/2.6"), installed, []string{shared(t, "codelists/xbau-2.6")}); err != nil {
-		t.Fatal(err)
-	}
-	std, problems := standard.Open("../../config/standards", installed)
-	if problems.Failed() {
-		t.Fatal(problems)
-	}
-	c, problems := catalog.Load("../../config/services", std)
-	if problems.Failed() {
-		t.Fatal(problems)
-	}
-	return c
-}
 
 // change is a form with one member taken away or one text exchanged.
 type change struct {

@@ -5,36 +5,21 @@ import (
 	"path/filepath"
 	"testing"
 
-	"weiche/internal/catalog"
-	"weiche/internal/transform/standard"
 	"weiche/internal/xmljudge"
 )
 
 // What the shipped services write is valid for libxml2 and for Xerces, and clean
-// by the Schematron rules that XBau publishes.
+// by the Schematron rules that its standard publishes.
 func TestShippedMessagesPassForeignJudges(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a JVM")
 	}
-	installed := t.TempDir()
-	with := []string{shared(t, "codelists/xbau-2.6"), shared(t, "schematron/xbau-2.6")}
-	if _, err := standard.Import(t.Context(), shared(t, "standards/xbau/2.6"), installed, with); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := standard.Import(t.Context(), shared(t, "codelists/dvdv/dvdv.praefix_51.xml"), installed, nil); err != nil {
-		t.Fatal(err)
-	}
-	std, problems := standard.Open("../../config/standards", installed)
-	if problems.Failed() {
-		t.Fatal(problems)
-	}
-	c, problems := catalog.Load("../../config/services", std)
-	if problems.Failed() {
-		t.Fatal(problems)
-	}
-	schemas := map[string]string{
-		"xbau/2.6": shared(t, "standards/xbau/2.6/xbau-all.xsd"), "xbau-kernmodul/1.3.0": shared(t, "standards/xbau/2.6/xbauk-all.xsd"),
-		"antrag/1.0": "../../config/standards/antrag/1.0/antrag.xsd",
+	c := shipped(t)
+	own := official{key: "antrag/1.0", schema: "../../config/standards/antrag/1.0/antrag.xsd"}
+	standards := map[string]official{own.key: own}
+	for _, o := range officials {
+		o.schema = shared(t, o.schema)
+		standards[o.key] = o
 	}
 	places := shared(t, "standards/catalog/catalog.xml")
 	judge := xmljudge.Start(t)
@@ -43,7 +28,8 @@ func TestShippedMessagesPassForeignJudges(t *testing.T) {
 		for _, r := range p.Run(false) {
 			t.Run(r.Process+"/"+r.Example+"/"+r.Format.String(), func(t *testing.T) {
 				key := r.Format.Standard + "/" + r.Format.Version
-				if !r.OK() || r.XML == nil || schemas[key] == "" {
+				o, known := standards[key]
+				if !r.OK() || r.XML == nil || !known {
 					t.Fatalf("no message to judge: %v", r.Faults)
 				}
 				judged[key]++
@@ -51,24 +37,21 @@ func TestShippedMessagesPassForeignJudges(t *testing.T) {
 				if err := os.WriteFile(file, r.XML, 0o600); err != nil {
 					t.Fatal(err)
 				}
-				if said, ok := xmljudge.Xmllint(t, schemas[key], places, file); !ok {
+				if said, ok := xmljudge.Xmllint(t, o.schema, places, file); !ok {
 					t.Errorf("libxml2: %s", said)
 				}
-				if faults := judge.Validate(t, schemas[key], places, file); len(faults) > 0 {
+				if faults := judge.Validate(t, o.schema, places, file); len(faults) > 0 {
 					t.Errorf("Xerces: %q", faults)
 				}
-				if key == "antrag/1.0" {
-					return
-				}
-				for _, rules := range []string{"xbau-schematron.sch", "xbau-schematron-leere-elemente.sch"} {
-					if faults := judge.Schematron(t, shared(t, "schematron/xbau-2.6/"+rules), file); len(faults) > 0 {
+				for _, rules := range o.rules {
+					if faults := judge.Schematron(t, shared(t, rules), file); len(faults) > 0 {
 						t.Errorf("%s: %q", rules, faults)
 					}
 				}
 			})
 		}
 	}
-	for key := range schemas {
+	for key := range standards {
 		if judged[key] == 0 {
 			t.Errorf("no message of %s was judged", key)
 		}

@@ -2,6 +2,7 @@ package routing_test
 
 import (
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -14,12 +15,14 @@ const shipped = "../../config"
 
 // mapped is what the shipped process library turns each service into.
 func mapped(s submission.Service, f submission.Format) bool {
-	return f.String() == map[submission.Service]string{
-		"99012008001000": "xbau/2.6/baugenehmigung.antrag.0200",
-		"99012002012000": "xbau-kernmodul/1.3.0/universellerAntrag.antrag.1200",
-		"99050012104000": "antrag/1.0/antrag",
-		"99041006017000": "antrag/1.0/antrag",
-	}[s]
+	return slices.Contains(map[submission.Service][]string{
+		"99012008001000": {"xbau/2.6/baugenehmigung.antrag.0200", "xbau/2.5/baugenehmigung.antrag.0200"},
+		"99012010001000": {"xbau/2.6/vorbescheid.antrag.0210", "antrag/1.0/antrag"},
+		"99012020189000": {"xbau/2.6/anzeige.baubeginn.0900", "antrag/1.0/antrag"},
+		"99012002012000": {"xbau-kernmodul/1.3.0/universellerAntrag.antrag.1200", "antrag/1.0/antrag"},
+		"99050012104000": {"antrag/1.0/antrag"},
+		"99041006017000": {"antrag/1.0/antrag"},
+	}[s], f.String())
 }
 
 // The shipped Länder decide as their tables say.
