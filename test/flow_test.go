@@ -53,6 +53,9 @@ var arrivals = []arrival{
 	{"bauvorbescheid", serviceQuestion, "service-bw", "DE081150003003", "08-boeblingen-bauaufsicht", "", "vorbescheid.antrag.0210"},
 	{"bauvorbescheid", serviceQuestion, "service-bw", "DE084160041041", "08-tuebingen-bauaufsicht", "", "urn:weiche:standard:antrag:1.0"},
 	{"baubeginnanzeige", serviceStart, "amt24", "146120000000", "14-dresden-bauaufsicht", "", "anzeige.baubeginn.0900"},
+	{"sondernutzung", serviceRoads, "service-bw", "DE081150003003", "08-boeblingen-akten", "", "urn:xoev-de:xdomea:schema:3.1.0"},
+	{"sondernutzung", serviceRoads, "service-bw", "DE081150045045", "08-sindelfingen-akten", "", "urn:xoev-de:xdomea:schema:3.0.0"},
+	{"sondernutzung", serviceRoads, "amt24", "147130000000", "14-leipzig-posteingang", "", "Sondernutzung"},
 	{"universeller-antrag", serviceGeneral, "service-bw", "DE081150003003", "08-boeblingen-bauaufsicht", "", "universellerAntrag.antrag.1200"},
 	{"universeller-antrag", serviceGeneral, "service-bw", "081110000000", "08-stuttgart-bauaufsicht", "fv.stuttgart.bauaufsicht", "universellerAntrag.antrag.1200"},
 }
@@ -231,6 +234,8 @@ var schemas = map[string]string{
 	"http://www.xleitstelle.de/xbau/2/6":             "standards/xbau/2.6/xbau-all.xsd",
 	"http://www.xleitstelle.de/xbau/kernmodul/1/3/0": "standards/xbau/2.6/xbauk-all.xsd",
 	"http://www.xleitstelle.de/xbau/2/5":             "standards/xbau/2.5/xbau.xsd",
+	"urn:xoev-de:xdomea:schema:3.0.0":                "standards/xdomea/3.0.0/xdomea.xsd",
+	"urn:xoev-de:xdomea:schema:3.1.0":                "standards/xdomea/3.1.0/xdomea.xsd",
 }
 
 // schemaOf returns the schema file of a message, "" where no service writes such.

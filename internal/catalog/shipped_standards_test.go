@@ -28,10 +28,14 @@ var officials = []official{
 	},
 	{"xbau-kernmodul/1.3.0", "", nil, "standards/xbau/2.6/xbauk-all.xsd", xbauRules}, // comes with XBau 2.6
 	{"xbau/2.5", "standards/xbau/2.5", []string{"codelists/xbau-2.6"}, "standards/xbau/2.5/xbau.xsd", nil},
+	{"xdomea/3.0.0", "standards/xdomea/3.0.0", xdomeaWith, "standards/xdomea/3.0.0/xdomea.xsd", nil},
+	{"xdomea/3.1.0", "standards/xdomea/3.1.0", xdomeaWith, "standards/xdomea/3.1.0/xdomea.xsd", nil},
 }
 
 // xbauRules are written for XBau 2.6 and the Kernmodul 1.3.0.
 var xbauRules = []string{"schematron/xbau-2.6/xbau-schematron.sch", "schematron/xbau-2.6/xbau-schematron-leere-elemente.sch"}
+
+var xdomeaWith = []string{"standards/xdomea/xoev", "codelists/xdomea-3.0.0"}
 
 // library is the process library as it ships, with the official standards beside
 // it: loaded once, as proving its mappings takes seconds.

@@ -22,6 +22,7 @@ func mapped(s submission.Service, f submission.Format) bool {
 		"99012002012000": {"xbau-kernmodul/1.3.0/universellerAntrag.antrag.1200", "antrag/1.0/antrag"},
 		"99050012104000": {"antrag/1.0/antrag"},
 		"99041006017000": {"antrag/1.0/antrag"},
+		"99108012005000": {"xdomea/3.1.0/FVDaten.SGOErstellen.0604", "xdomea/3.0.0/FVDaten.SGOErstellen.0604", "antrag/1.0/antrag"},
 	}[s], f.String())
 }
 
