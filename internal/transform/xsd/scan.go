@@ -454,8 +454,8 @@ func (s *scanner) declaration() token {
 
 func (s *scanner) instruction() token {
 	b := s.doc[s.pos:]
-	end := bytes.Index(b, []byte("?>"))
-	if end < 0 {
+	end := bytes.Index(b[2:], []byte("?>")) + 2
+	if end < 2 {
 		return s.malformed(s.pos, "a processing instruction does not end")
 	}
 	n, colon := nameLength(b[2:end])
