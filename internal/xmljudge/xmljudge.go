@@ -128,8 +128,9 @@ func Xmllint(t testing.TB, schema, catalog, message string) (said string, valid 
 }
 
 // XmllintAll asks libxml2 about many message files at once, which compiles the
-// schema once; true means valid. They must not be more than a command line takes.
-func XmllintAll(t testing.TB, schema, catalog string, messages []string) map[string]bool {
+// schema once. It returns what it says of each, "" of those that are valid. They
+// must not be more than a command line takes.
+func XmllintAll(t testing.TB, schema, catalog string, messages []string) map[string]string {
 	t.Helper()
 	args := append([]string{"--nonet", "--noout", "--schema", absolute(t, schema)}, messages...)
 	cmd := exec.Command(need(t, "xmllint"), args...)
@@ -141,16 +142,22 @@ func XmllintAll(t testing.TB, schema, catalog string, messages []string) map[str
 	if err != nil && !errors.As(err, &exit) || bytes.Contains(out, []byte("failed to compile")) {
 		t.Fatalf("xmllint: %v\n%.2000s", err, out)
 	}
-	valid := map[string]bool{}
+	said := map[string]string{}
 	for _, m := range messages {
-		valid[m] = false
+		said[m] = "is not well-formed"
 	}
+	about := ""
 	for line := range strings.Lines(string(out)) {
 		if m, ok := strings.CutSuffix(strings.TrimSpace(line), " validates"); ok {
-			valid[m] = true
+			said[m] = ""
+			continue
 		}
+		if m, _, ok := strings.Cut(line, ":"); ok && said[m] != "" {
+			about = m
+		}
+		said[about] += "\n" + strings.TrimSuffix(line, "\n")
 	}
-	return valid
+	return said
 }
 
 func absolute(t testing.TB, path string) string {
