@@ -30,7 +30,7 @@ const (
 )
 
 // compilePattern compiles a pattern of a schema.
-func compilePattern(text string) (*pattern, error) {
+func compilePattern(text string, budget *patternBudget) (*pattern, error) {
 	tree, err := parsePattern(text)
 	if err != nil {
 		return nil, err
@@ -44,14 +44,14 @@ func compilePattern(text string) (*pattern, error) {
 	if p.start, err = a.emit(tree, match); err != nil {
 		return nil, err
 	}
-	if a.work > maxPatternWork {
+	if budget.instructions -= len(a.code) + 100; budget.instructions < 0 || a.work > maxPatternWork {
 		return nil, errPatternTooLarge
 	}
 	p.code = a.code
 	if !p.partition(a.sets) {
 		return nil, errPatternTooLarge
 	}
-	p.determine()
+	p.determine(budget)
 	return p, nil
 }
 
@@ -124,8 +124,15 @@ func each(s charset, cuts []rune, f func(i int)) {
 
 func (t *classTable) fill(cuts []rune, class []int) {
 	known := map[[256]uint16]uint16{}
-	i := 0
+	i, alike := 0, -1
 	for page := range t.page {
+		// Most pages are all of one class, as the one before.
+		if whole := cuts[i+1] > rune(page<<8|0xFF); whole && alike == i {
+			t.page[page] = t.page[page-1]
+			continue
+		} else if alike = -1; whole {
+			alike = i
+		}
 		var content [256]uint16
 		for low := range content {
 			r := rune(page<<8 | low)
@@ -147,7 +154,7 @@ func (t *classTable) fill(cuts []rune, class []int) {
 
 // determine builds the automaton by sets of instructions. Where it grows too
 // large, the program stays and is simulated.
-func (p *pattern) determine() {
+func (p *pattern) determine(budget *patternBudget) {
 	n := p.classes.n
 	if n > 1<<15 {
 		return
@@ -168,7 +175,7 @@ func (p *pattern) determine() {
 		if at, ok := index[string(key)]; ok {
 			return at, true
 		}
-		if len(states) >= maxPatternStates || (len(states)+1)*n > maxPatternTable {
+		if budget.table -= n + 128; budget.table < 0 || len(states) >= maxPatternStates || (len(states)+1)*n > maxPatternTable {
 			return 0, false
 		}
 		at := uint16(len(states))
@@ -181,10 +188,9 @@ func (p *pattern) determine() {
 	if _, ok := enter(sim.current); !ok {
 		return
 	}
-	work := 0
 	for s := 1; s < len(states); s++ {
 		for c := range n {
-			if work += len(states[s]); work > 50_000_000 {
+			if budget.work -= len(states[s]) + 1; budget.work < 0 {
 				return
 			}
 			sim.current = append(sim.current[:0], states[s]...)

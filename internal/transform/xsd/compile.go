@@ -17,18 +17,22 @@ type Resolve func(from, location string) (file string, ok bool)
 // Compile compiles the schema that entries and what they include and import make
 // up. An error is a *CompileError, except where a file cannot be read.
 func Compile(fsys fs.FS, entries []string, resolve Resolve) (*Schema, error) {
-	c := &compiler{
-		fsys: fsys, resolve: resolve, names: newNames(),
-		globals: map[globalKey]*node{}, targets: map[string]*string{}, loaded: map[loadKey]bool{}, contents: map[string][]byte{},
-		elements: map[*node]*Element{}, types: map[*node]*Type{}, declaredAttributes: map[*node]*Attribute{}, nodes: map[*Type]*node{},
-		progress: map[*node]progress{}, patterns: map[string]*pattern{}, keys: map[Name]*constraint{},
-	}
+	c := newCompiler(fsys, resolve)
 	for _, e := range entries {
 		if err := c.load(e, false, "", Position{File: e}); err != nil {
 			return nil, err
 		}
 	}
 	return c.compile()
+}
+
+func newCompiler(fsys fs.FS, resolve Resolve) *compiler {
+	return &compiler{
+		fsys: fsys, resolve: resolve, names: newNames(),
+		globals: map[globalKey]*node{}, targets: map[string]*string{}, loaded: map[loadKey]bool{}, contents: map[string][]byte{},
+		elements: map[*node]*Element{}, types: map[*node]*Type{}, declaredAttributes: map[*node]*Attribute{}, nodes: map[*Type]*node{},
+		progress: map[*node]progress{}, patterns: map[string]*pattern{}, budget: newPatternBudget(), keys: map[Name]*constraint{},
+	}
 }
 
 type compiler struct {
@@ -50,7 +54,10 @@ type compiler struct {
 	declared           []*Element
 	patterns           map[string]*pattern
 	keys               map[Name]*constraint
-	edges              int
+	budget             *patternBudget
+	effort             int // steps taken
+	read               int // elements of schema documents
+	nesting            int
 }
 
 type loadKey struct{ file, target string }
@@ -115,6 +122,9 @@ func (c *compiler) load(file string, include bool, target string, from Position)
 	}
 	d.root = root
 	root.adopt(d)
+	if c.read += root.size(); c.read > maxNodes {
+		return root.fail("the schema is too large: it has too many elements")
+	}
 	if c.copied(d, raw) {
 		return nil
 	}
@@ -511,6 +521,10 @@ func (c *compiler) element(n *node, global bool) (*Element, error) {
 	if !isNCName([]byte(name)) {
 		return nil, n.fail("an element has no name, or none that can be one")
 	}
+	if err := c.enter(n); err != nil {
+		return nil, err
+	}
+	defer c.leave()
 	e := &Element{Name: Name{"", name}, Global: global, Position: n.position(), Documentation: n.documentation()}
 	c.elements[n] = e
 	c.declared = append(c.declared, e)

@@ -14,6 +14,10 @@ func (c *compiler) completeType(n *node) error {
 	case underway:
 		return n.fail("the complex type is derived from itself")
 	}
+	if err := c.enter(n); err != nil {
+		return err
+	}
+	defer c.leave()
 	c.progress[n] = underway
 	allowed := []string{"mixed"}
 	if n.global {
@@ -217,6 +221,9 @@ func (c *compiler) particle(n *node, depth int) (*Particle, error) {
 	if depth > maxGroupNesting {
 		return nil, n.fail("groups nest too deeply, or a group holds itself")
 	}
+	if err := c.spend(n, 10); err != nil {
+		return nil, err
+	}
 	lo, hi, err := n.occurs()
 	if err != nil {
 		return nil, err
@@ -383,7 +390,6 @@ type attributeSet struct {
 	own      []*AttributeUse
 	banned   []Name
 	wildcard *Wildcard
-	inGroups int
 }
 
 // attributes reads the attributes among k's children into t.
@@ -396,6 +402,9 @@ func (c *compiler) attributes(k *node, t *Type, set *attributeSet) error {
 	t.Attributes = set.own
 	t.AnyAttribute = set.wildcard
 	if set.base != nil {
+		if err := c.spend(k, len(set.base.Attributes)); err != nil {
+			return err
+		}
 		for _, u := range set.base.Attributes {
 			if !slices.ContainsFunc(set.own, func(o *AttributeUse) bool { return o.Name == u.Name }) && (t.Extends || !slices.Contains(set.banned, u.Name)) {
 				t.Attributes = append(t.Attributes, u)
@@ -425,6 +434,9 @@ func (c *compiler) attributes(k *node, t *Type, set *attributeSet) error {
 }
 
 func (set *attributeSet) read(a *node, depth int) error {
+	if err := set.c.spend(a, 10); err != nil {
+		return err
+	}
 	switch a.tag() {
 	case "attribute":
 		return set.use(a, depth > 0)
@@ -457,9 +469,6 @@ func (set *attributeSet) read(a *node, depth int) error {
 func (c *compiler) attributeGroup(n *node, set *attributeSet, depth int) error {
 	if depth > maxGroupNesting {
 		return n.fail("attribute groups nest too deeply, or a group holds itself")
-	}
-	if set.inGroups++; set.inGroups > 10_000 {
-		return n.fail("there are too many attribute groups")
 	}
 	if err := n.allow("name"); err != nil {
 		return err

@@ -11,6 +11,10 @@ func (c *compiler) simpleType(n *node) (*Type, error) {
 	if c.progress[n] == underway {
 		return nil, n.fail("the simple type is derived from itself")
 	}
+	if err := c.enter(n); err != nil {
+		return nil, err
+	}
+	defer c.leave()
 	c.progress[n] = underway
 	if err := n.allow("name", "final"); err != nil {
 		return nil, err
@@ -109,6 +113,7 @@ func (c *compiler) list(k *node) (*Simple, error) {
 		return nil, k.fail("a list of lists is not allowed")
 	}
 	s := newSimple()
+	s.weight = item.Simple.weight
 	s.Variety, s.Item, s.Builtin, s.Base = List, item.Simple, "anySimpleType", builtins["anySimpleType"].Simple
 	return s, nil
 }
@@ -149,14 +154,22 @@ func (c *compiler) union(k *node) (*Simple, error) {
 			}
 		}
 	}
-	if len(s.Members) == 0 || len(s.Members) > 10_000 {
-		return nil, k.fail("the union has no members, or too many")
+	if len(s.Members) == 0 {
+		return nil, k.fail("the union has no members")
+	}
+	for _, m := range s.Members {
+		if s.weight += max(m.weight, 1); s.weight > maxWeight {
+			return nil, k.fail("the union has too many members")
+		}
 	}
 	return s, nil
 }
 
 // restrict returns base restricted by the facets among k's children.
 func (c *compiler) restrict(k *node, base *Simple) (*Simple, error) {
+	if err := c.spend(k, 10+len(base.Patterns)+len(base.bounds)); err != nil {
+		return nil, err
+	}
 	s := new(Simple)
 	*s = *base
 	s.Base = base
@@ -216,7 +229,7 @@ func (c *compiler) pattern(f *node, text string) (*pattern, error) {
 	if p := c.patterns[text]; p != nil {
 		return p, nil
 	}
-	p, err := compilePattern(text)
+	p, err := compilePattern(text, c.budget)
 	if err != nil {
 		return nil, f.fail("%v", err)
 	}

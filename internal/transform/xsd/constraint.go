@@ -144,6 +144,9 @@ func (c *compiler) xpath(n *node, text string, field bool) (xpath, error) {
 	if rest, ok := strings.CutPrefix(text, ".//"); ok {
 		p.anywhere, text = true, rest
 	}
+	if err := c.spend(n, 10+len(text)); err != nil {
+		return p, err
+	}
 	parts := strings.Split(text, "/")
 	if len(parts) > 100 {
 		return p, n.fail("the path is too long")

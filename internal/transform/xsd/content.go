@@ -44,9 +44,7 @@ type allGroup struct {
 // Bounds of content models.
 const (
 	maxPositions  = 20_000
-	maxModelEdges = 2_000_000
-	maxEdges      = 20_000_000 // of all types together
-	maxSpelledOut = 16         // occurrences of one element beyond which they are counted
+	maxSpelledOut = 16 // occurrences of one element beyond which they are counted
 )
 
 // position is one occurrence of an element or wildcard in a content model
@@ -60,9 +58,9 @@ type position struct {
 
 type modelBuilder struct {
 	c         *compiler
+	node      *node
 	positions []position
 	follow    [][]int32
-	links     int
 }
 
 // automaton builds the automaton of a type's content.
@@ -74,7 +72,7 @@ func (c *compiler) automaton(n *node, t *Type) error {
 	if t.Content.Kind == ParticleAll {
 		return c.allOf(n, t)
 	}
-	b := &modelBuilder{c: c}
+	b := &modelBuilder{c: c, node: n}
 	first, last, nullable, err := b.walk(t.Content)
 	if err != nil {
 		return err
@@ -91,6 +89,9 @@ func (c *compiler) allOf(n *node, t *Type) error {
 		g.members = append(g.members, p.Element)
 		if p.Min > 0 {
 			g.required |= 1 << i
+		}
+		if err := c.spend(n, len(p.Element.Substitutes)); err != nil {
+			return err
 		}
 		for _, e := range p.Element.Substitutes {
 			g.edges = append(g.edges, edge{e.symbol, int32(i), e})
@@ -123,7 +124,7 @@ func (b *modelBuilder) walk(p *Particle) (first, last []int32, nullable bool, er
 	if leaf := p.Kind <= ParticleWildcard; leaf && (p.Max > maxSpelledOut || p.Min > maxSpelledOut) {
 		at, err := b.add(p, position{elem: p.Element, wild: p.Wildcard, min: max(p.Min, 1), max: p.Max})
 		if p.Max == Unbounded && err == nil {
-			err = b.link(p, at, at)
+			err = b.link(at, at)
 		}
 		return at, at, p.Min == 0, err
 	}
@@ -135,6 +136,9 @@ func (b *modelBuilder) walk(p *Particle) (first, last []int32, nullable bool, er
 	}
 	var before []int32
 	for k := range copies {
+		if err := b.c.spend(b.node, 1); err != nil {
+			return nil, nil, false, err
+		}
 		f, l, n, err := b.term(p)
 		if err != nil {
 			return nil, nil, false, err
@@ -144,14 +148,17 @@ func (b *modelBuilder) walk(p *Particle) (first, last []int32, nullable bool, er
 		}
 		if k == 0 {
 			first = f
-		} else if err := b.link(p, before, f); err != nil {
+		} else if err := b.link(before, f); err != nil {
+			return nil, nil, false, err
+		}
+		if err := b.c.spend(b.node, len(last)); err != nil {
 			return nil, nil, false, err
 		}
 		if k >= lo-1 {
 			last = append(slices.Clone(last), l...)
 		}
 		if p.Max == Unbounded && k == copies-1 {
-			if err := b.link(p, l, f); err != nil {
+			if err := b.link(l, f); err != nil {
 				return nil, nil, false, err
 			}
 		}
@@ -170,6 +177,9 @@ func (b *modelBuilder) term(p *Particle) (first, last []int32, nullable bool, er
 	case ParticleChoice:
 		for _, part := range p.Parts {
 			f, l, n, err := b.walk(part)
+			if err == nil {
+				err = b.c.spend(b.node, len(first)+len(last))
+			}
 			if err != nil {
 				return nil, nil, false, err
 			}
@@ -182,10 +192,13 @@ func (b *modelBuilder) term(p *Particle) (first, last []int32, nullable bool, er
 	nullable = true
 	for _, part := range p.Parts {
 		f, l, n, err := b.walk(part)
+		if err == nil {
+			err = b.c.spend(b.node, len(first)+len(last))
+		}
 		if err != nil {
 			return nil, nil, false, err
 		}
-		if err := b.link(part, last, f); err != nil {
+		if err := b.link(last, f); err != nil {
 			return nil, nil, false, err
 		}
 		if nullable {
@@ -209,9 +222,9 @@ func (b *modelBuilder) add(p *Particle, at position) ([]int32, error) {
 	return []int32{int32(len(b.positions) - 1)}, nil
 }
 
-func (b *modelBuilder) link(p *Particle, from, to []int32) error {
-	if b.links += len(from) * len(to); b.links > maxModelEdges {
-		return tooLarge(p)
+func (b *modelBuilder) link(from, to []int32) error {
+	if err := b.c.spend(b.node, len(from)*len(to)); err != nil {
+		return err
 	}
 	for _, a := range from {
 		b.follow[a] = append(b.follow[a], to...)
@@ -257,6 +270,9 @@ func (b *modelBuilder) determine(n *node, t *Type, first, last []int32, nullable
 	}
 	for s := 0; s < len(queue); s++ {
 		o := queue[s]
+		if err := b.c.spend(n, len(o.positions)+len(o.follow)+1); err != nil {
+			return err
+		}
 		st := state{accept: s == 0 && nullable}
 		for _, p := range o.positions {
 			st.accept = st.accept || ends[p]
@@ -267,12 +283,15 @@ func (b *modelBuilder) determine(n *node, t *Type, first, last []int32, nullable
 				return n.fail("the content model is ambiguous where occurrences are counted, which is not supported")
 			}
 			st.count = b.counter(p)
+			if err := b.c.spend(n, len(st.count.again)); err != nil {
+				return err
+			}
 		}
 		if err := b.edges(n, &st, o.follow, enter); err != nil {
 			return err
 		}
 		t.states[s] = st
-		if b.c.edges += len(st.next) + 1; b.c.edges > maxEdges || len(t.states) > maxPositions {
+		if len(t.states) > maxPositions {
 			return n.fail("the content model is too large")
 		}
 	}
@@ -296,6 +315,9 @@ func (b *modelBuilder) edges(n *node, st *state, follow []int32, enter func([]in
 	var flat []edge // to is a position here
 	for _, p := range follow {
 		if at := b.positions[p]; at.elem != nil {
+			if err := b.c.spend(n, len(at.elem.Substitutes)); err != nil {
+				return err
+			}
 			for _, e := range at.elem.Substitutes {
 				flat = append(flat, edge{e.symbol, p, e})
 			}

@@ -75,7 +75,7 @@ func (e Error) Error() string {
 type Limits struct {
 	Bytes      int // of the whole document; default 64 MiB
 	Depth      int // of nested elements; default 256
-	Attributes int // on one element, namespace declarations not counted; default 256
+	Attributes int // on one element, and namespaces declared around one; default 256
 }
 
 func (l Limits) withDefaults() Limits {

@@ -50,6 +50,7 @@ type Simple struct {
 	bounds   []bound
 	facets   bool // anything beyond kind and white space
 	id       idKind
+	weight   int // of unions: members, and members of members
 }
 
 // identifies says whether values of the type are IDs or refer to them.

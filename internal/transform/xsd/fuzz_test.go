@@ -137,7 +137,7 @@ func FuzzPattern(f *testing.F) {
 		if len(text) > 200 || !utf8.ValidString(value) {
 			return
 		}
-		p, err := compilePattern(text)
+		p, err := compilePattern(text, newPatternBudget())
 		a, err2 := NewAutomaton(text)
 		if err != nil {
 			return

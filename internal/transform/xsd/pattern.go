@@ -351,13 +351,17 @@ func (p *patternParser) classChar() (rune, charset, error) {
 
 // assembler turns a parsed pattern into a program.
 type assembler struct {
-	code []instruction
-	sets []charset
-	work int
+	code  []instruction
+	sets  []charset
+	work  int
+	steps int // parts emitted, those of no instruction too
 }
 
 // emit adds the code of n, which goes on at next, and returns its entry.
 func (a *assembler) emit(n *patternNode, next int32) (int32, error) {
+	if a.steps++; a.steps > 10*maxInstructions {
+		return 0, errPatternTooLarge
+	}
 	switch n.kind {
 	case nodeSet:
 		if len(n.set) == 0 {

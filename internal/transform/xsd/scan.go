@@ -676,8 +676,9 @@ func (s *scanner) bind(name []byte, colon int, uri []byte, at int) bool {
 			return false
 		}
 	}
-	if len(s.bindings)-int(outer) >= s.limits.Attributes {
-		s.fail(at, TooManyAttributes, "an element has more attributes than allowed")
+	// All in force are counted: every name looks among them for its prefix.
+	if len(s.bindings) >= s.limits.Attributes {
+		s.fail(at, TooManyAttributes, "more namespaces are declared than allowed")
 		return false
 	}
 	xml := string(prefix) == "xml"

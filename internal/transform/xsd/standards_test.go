@@ -46,6 +46,16 @@ func resolver(fsys fs.FS) Resolve {
 
 func compileOfficial(t testing.TB, name string) *Schema {
 	t.Helper()
+	schema, err := compilerOf(t, name).compile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return schema
+}
+
+// compilerOf has read a standard's files, and compiled nothing.
+func compilerOf(t testing.TB, name string) *compiler {
+	t.Helper()
 	root := shared + "/standards"
 	if _, err := os.Stat(root); err != nil {
 		if os.Getenv("CI") == "true" {
@@ -58,15 +68,13 @@ func compileOfficial(t testing.TB, name string) *Schema {
 			continue
 		}
 		fsys := os.DirFS(root)
-		var entries []string
+		c := newCompiler(fsys, resolver(fsys))
 		for _, e := range s.entries {
-			entries = append(entries, s.dir+"/"+e)
+			if err := c.load(s.dir+"/"+e, false, "", Position{}); err != nil {
+				t.Fatal(err)
+			}
 		}
-		schema, err := Compile(fsys, entries, resolver(fsys))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return schema
+		return c
 	}
 	t.Fatalf("%s is not known", name)
 	return nil
