@@ -56,6 +56,7 @@ var arrivals = []arrival{
 	{"sondernutzung", serviceRoads, "service-bw", "DE081150003003", "08-boeblingen-akten", "", "urn:xoev-de:xdomea:schema:3.1.0"},
 	{"sondernutzung", serviceRoads, "service-bw", "DE081150045045", "08-sindelfingen-akten", "", "urn:xoev-de:xdomea:schema:3.0.0"},
 	{"sondernutzung", serviceRoads, "amt24", "147130000000", "14-leipzig-posteingang", "", "Sondernutzung"},
+	{"bauleitplanung", servicePlanning, "planungsportal-boeblingen", "DE081150003003", "08-beteiligungsplattform", "fv.bw.beteiligung", "kommunal.Initiieren.0401"},
 	{"universeller-antrag", serviceGeneral, "service-bw", "DE081150003003", "08-boeblingen-bauaufsicht", "", "universellerAntrag.antrag.1200"},
 	{"universeller-antrag", serviceGeneral, "service-bw", "081110000000", "08-stuttgart-bauaufsicht", "fv.stuttgart.bauaufsicht", "universellerAntrag.antrag.1200"},
 }
@@ -234,6 +235,7 @@ var schemas = map[string]string{
 	"http://www.xleitstelle.de/xbau/2/6":             "standards/xbau/2.6/xbau-all.xsd",
 	"http://www.xleitstelle.de/xbau/kernmodul/1/3/0": "standards/xbau/2.6/xbauk-all.xsd",
 	"http://www.xleitstelle.de/xbau/2/5":             "standards/xbau/2.5/xbau.xsd",
+	"https://www.xleitstelle.de/xbeteiligung/12":     "standards/xbeteiligung/1.2/xbeteiligung.xsd",
 	"urn:xoev-de:xdomea:schema:3.0.0":                "standards/xdomea/3.0.0/xdomea.xsd",
 	"urn:xoev-de:xdomea:schema:3.1.0":                "standards/xdomea/3.1.0/xdomea.xsd",
 }

@@ -30,6 +30,7 @@ const (
 	serviceQuestion = "99012010001000"
 	serviceStart    = "99012020189000"
 	serviceRoads    = "99108012005000"
+	servicePlanning = "99012012042000"
 	regionBoeblngen = "DE081150003003"
 )
 
@@ -273,6 +274,7 @@ func (r *router) importStandards() {
 	r.t.Helper()
 	r.importXBau()
 	r.MustCLI("standards", "import", filepath.Join(shared, "standards/xbau/2.5"), "--with", filepath.Join(shared, "codelists/xbau-2.6"))
+	r.MustCLI("standards", "import", filepath.Join(shared, "standards/xbeteiligung/1.2"))
 	for _, version := range []string{"3.0.0", "3.1.0"} {
 		r.MustCLI("standards", "import", filepath.Join(shared, "standards/xdomea", version), "--with", filepath.Join(shared, "standards/xdomea/xoev"),
 			"--with", filepath.Join(shared, "codelists/xdomea-3.0.0"))

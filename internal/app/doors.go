@@ -272,7 +272,7 @@ func (a *App) firstSteps(ad Addresses) {
 	land := exampleLand(proc.Examples[0].File)
 	for _, p := range sortedPortals(a.lib.Config) {
 		key := a.holders.Load().keys[p.ID]
-		if key == "" || !slices.Contains(p.Lands, land) {
+		if key == "" || !slices.Contains(p.Lands, land) || !p.Sends(proc.Service) {
 			continue
 		}
 		a.say("Post your first submission, a trade registration for Böblingen:\n\n")

@@ -28,6 +28,7 @@ var officials = []official{
 	},
 	{"xbau-kernmodul/1.3.0", "", nil, "standards/xbau/2.6/xbauk-all.xsd", xbauRules}, // comes with XBau 2.6
 	{"xbau/2.5", "standards/xbau/2.5", []string{"codelists/xbau-2.6"}, "standards/xbau/2.5/xbau.xsd", nil},
+	{"xbeteiligung/1.2", "standards/xbeteiligung/1.2", nil, "standards/xbeteiligung/1.2/xbeteiligung.xsd", nil},
 	{"xdomea/3.0.0", "standards/xdomea/3.0.0", xdomeaWith, "standards/xdomea/3.0.0/xdomea.xsd", nil},
 	{"xdomea/3.1.0", "standards/xdomea/3.1.0", xdomeaWith, "standards/xdomea/3.1.0/xdomea.xsd", nil},
 }

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -30,7 +32,7 @@ func (e *env) submit() *cobra.Command {
 		Short: "Post a submission to the running router, as an example portal",
 		Long: `Post a submission (the JSON a portal posts; - reads standard input) to the router
 that runs on the data directory, or to --to. The portal is the example portal of
-the submission's Land unless --portal names one; its key is read from
+the submission's Land and service unless --portal names one; its key is read from
 <data>/example-keys.json unless --key-file names a file.`,
 		Example: "  router submit config/services/gewerbeanmeldung/examples/minimal.json",
 		Args:    args(1, "a file with the submission, or -"),
@@ -109,7 +111,7 @@ the submission's Land unless --portal names one; its key is read from
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&portal, "portal", "", "portal to post as (default: the example portal of the submission's Land)")
+	f.StringVar(&portal, "portal", "", "portal to post as (default: the example portal of the submission's Land and service)")
 	f.StringVar(&key, "key-file", "", "file with the portal's API key")
 	f.StringVar(&idempotencyKey, "idempotency-key", "", "default: a new UUID")
 	f.StringVar(&to, "to", "", "the router's public address, as http://127.0.0.1:8080")
@@ -122,6 +124,22 @@ func (e *env) scheme() string {
 		return "https"
 	}
 	return "http"
+}
+
+// examplePortal is a portal of the Land that may send the service; one that is
+// there for this service comes before one that may send everything.
+func examplePortal(cfg *config.Config, keys map[string]string, land submission.Land, s submission.Service) string {
+	found := ""
+	for _, id := range slices.Sorted(maps.Keys(keys)) {
+		p := cfg.Portals[id]
+		if p == nil || p.Home != land || !p.Sends(s) {
+			continue
+		}
+		if found == "" || len(p.Services) > 0 {
+			found = id
+		}
+	}
+	return found
 }
 
 func (e *env) portalKey(dir, portal, file string, body []byte) (string, error) {
@@ -142,15 +160,15 @@ func (e *env) portalKey(dir, portal, file string, body []byte) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("the portal cannot be found by the region (%w); name one with --portal", err)
 		}
+		service, err := submission.ParseService(s.PublicService.Identifier)
+		if err != nil {
+			return "", fmt.Errorf("the portal cannot be found by the service (%w); name one with --portal", err)
+		}
 		cfg, err := e.load(false)
 		if err != nil {
 			return "", err
 		}
-		for id := range keys {
-			if p := cfg.Portals[id]; p != nil && p.Home == region.Land() {
-				portal = id
-			}
-		}
+		portal = examplePortal(cfg, keys, region.Land(), service)
 	}
 	if keys[portal] == "" {
 		return "", fmt.Errorf("there is no example key for portal %q; name one with --portal or a file with --key-file", portal)

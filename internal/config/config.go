@@ -404,6 +404,11 @@ type Portal struct {
 	Pos   Pos             `yaml:"-"`
 }
 
+// Sends says whether the portal may send the service.
+func (p *Portal) Sends(s submission.Service) bool {
+	return len(p.Services) == 0 || slices.Contains(p.Services, s)
+}
+
 // Auth says how a portal proves who it is. Several ways may stand side by side.
 type Auth struct {
 	APIKeySHA256 []string `yaml:"api_key_sha256"` // hex SHA-256 of each key that counts

@@ -1,6 +1,8 @@
 package intake
 
 import (
+	"slices"
+
 	"weiche/internal/config"
 	"weiche/internal/fault"
 	"weiche/internal/submission"
@@ -49,7 +51,7 @@ func (b Book) admit(portal *config.Portal, e *submission.Envelope, m *submission
 		return nil, NewProblem(fault.ReasonUnknownService).at("/publicService/identifier", textUnknown)
 	}
 	m.Service = service
-	if !allows(portal.Services, service) {
+	if !portal.Sends(service) {
 		return nil, NewProblem(fault.ReasonServiceForbidden).at("/publicService/identifier", textServiceRight)
 	}
 	if err != nil {
@@ -60,7 +62,7 @@ func (b Book) admit(portal *config.Portal, e *submission.Envelope, m *submission
 	if !served && !broken {
 		return nil, NewProblem(fault.ReasonLandNotServed).at("/region", textNotServed)
 	}
-	if !allows(portal.Lands, region.Land()) {
+	if !slices.Contains(portal.Lands, region.Land()) {
 		return nil, NewProblem(fault.ReasonLandForbidden).at("/region", textLandRight)
 	}
 	m.Land = region.Land() // what is kept of a later refusal is this Land's
@@ -79,16 +81,4 @@ func (b Book) admit(portal *config.Portal, e *submission.Envelope, m *submission
 		return nil, NewProblem(fault.ReasonStandardMissing)
 	}
 	return form, nil
-}
-
-// allows says whether list names x. An empty list of services allows all; a
-// portal always has Länder (the configuration sees to that).
-func allows[T comparable](list []T, x T) bool {
-	for _, y := range list {
-		if y == x {
-			return true
-		}
-	}
-	_, services := any(x).(submission.Service)
-	return services && len(list) == 0
 }
