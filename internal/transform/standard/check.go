@@ -86,15 +86,12 @@ func (s *Standard) finding(r fault.Reason, text string, args ...any) Finding {
 
 // rules returns what messages are followed by, read once.
 func (s *Standard) rules() (*graph, error) {
-	s.rulesOnce.Do(func() {
-		docs, err := s.Documents()
-		if err != nil {
-			s.rulesErr = err
-			return
-		}
-		s.graph = newGraph(docs)
-	})
-	return s.graph, s.rulesErr
+	schema, err := s.Schema()
+	if err != nil {
+		return nil, err
+	}
+	s.rulesOnce.Do(func() { s.graph = newGraph(schema) })
+	return s.graph, nil
 }
 
 // MissingLists are the code lists that the schemas name by URI and that are not

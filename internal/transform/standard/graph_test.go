@@ -69,26 +69,3 @@ func TestCodesAreFoundWhereverTheSchemaAllowsThem(t *testing.T) {
 		})
 	}
 }
-
-// A schema in circles is no standard, but reading it has to end.
-func TestCirclesEnd(t *testing.T) {
-	const circles = `<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema" xmlns="urn:c" targetNamespace="urn:c">
-<xs:element name="e" type="A"/>
-<xs:complexType name="A"><xs:complexContent><xs:extension base="B"><xs:group ref="G"/><xs:attributeGroup ref="H"/></xs:extension></xs:complexContent></xs:complexType>
-<xs:complexType name="B"><xs:complexContent><xs:extension base="A"><xs:sequence><xs:element name="code" type="S"/></xs:sequence><xs:attribute name="listURI"/></xs:extension></xs:complexContent></xs:complexType>
-<xs:group name="G"><xs:sequence><xs:group ref="G"/><xs:group ref="G"/><xs:element ref="e"/></xs:sequence></xs:group>
-<xs:attributeGroup name="H"><xs:attributeGroup ref="H"/><xs:attributeGroup ref="H"/></xs:attributeGroup>
-<xs:simpleType name="S"><xs:restriction base="T"/></xs:simpleType><xs:simpleType name="T"><xs:restriction base="S"/></xs:simpleType>
-</xs:schema>`
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "c.xsd"), []byte(circles), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	docs, err := readDocuments(os.DirFS(dir), []string{"c.xsd"}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if g := newGraph(docs); len(g.types) != 4 {
-		t.Errorf("%d types", len(g.types))
-	}
-}

@@ -212,17 +212,11 @@ func (im *importer) prepare(s *found, tmp string) (Imported, error) {
 		return Imported{}, err
 	}
 	std := &Standard{Manifest: man, Dir: dir}
-	if err := std.Compile(); err != nil {
-		return Imported{}, err
-	}
-	docs, err := std.Documents()
+	schema, err := std.Schema()
 	if err != nil {
 		return Imported{}, err
 	}
-	if gap := unresolved(docs); gap != "" {
-		return Imported{}, fmt.Errorf("the schema does not compile: %s", gap)
-	}
-	for _, e := range globalElements(docs, s.namespace) {
+	for _, e := range messagesOf(schema, s.namespace) {
 		man.Messages = append(man.Messages, Message{Name: e, Namespace: s.namespace, Element: e})
 	}
 	if err := writeManifest(dir, man); err != nil {

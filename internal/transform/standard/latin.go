@@ -7,25 +7,8 @@ import (
 	"sync"
 	"unicode/utf8"
 
-	"github.com/beevik/etree"
+	"weiche/internal/transform/xsd"
 )
-
-// simple is what the check needs of a simple type.
-type simple struct{ enumerated bool }
-
-func readSimple(el *etree.Element) *simple {
-	for _, r := range el.ChildElements() {
-		if r.Tag != "restriction" {
-			continue
-		}
-		for _, f := range r.ChildElements() {
-			if f.Tag == "enumeration" {
-				return &simple{enumerated: true}
-			}
-		}
-	}
-	return &simple{}
-}
 
 // latin is one of the data types of DIN 91379 (2022-08), or its forerunner
 // String.Latin: a repetition of allowed characters and sequences, as its schema
@@ -37,21 +20,21 @@ type latin struct {
 	prefix  *regexp.Regexp
 }
 
-func latinOf(el *etree.Element, d *Document) *latin {
-	name := el.SelectAttrValue("name", "")
-	din := strings.Contains(d.Target, "91379") && strings.HasPrefix(name, "datatype")
-	if !din && name != "String.Latin" {
-		return nil
-	}
-	for _, r := range el.ChildElements() {
-		for _, f := range r.ChildElements() {
-			if f.Tag == "pattern" && r.Tag == "restriction" {
-				if din {
-					name = "DIN 91379 " + name
-				}
-				return &latin{name: name, pattern: f.SelectAttrValue("value", "")}
-			}
+// latinOf returns the type of DIN 91379 that a type is, or is derived from.
+func (b *graphBuilder) latinOf(s *xsd.Simple) *latin {
+	for ; s != nil; s = s.Base {
+		din := strings.Contains(s.Name.Space, "91379") && strings.HasPrefix(s.Name.Local, "datatype")
+		if !din && s.Name.Local != "String.Latin" || len(s.Patterns) == 0 {
+			continue
 		}
+		if b.latins[s] == nil {
+			name := s.Name.Local
+			if din {
+				name = "DIN 91379 " + name
+			}
+			b.latins[s] = &latin{name: name, pattern: s.Patterns[len(s.Patterns)-1][0]}
+		}
+		return b.latins[s]
 	}
 	return nil
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/beevik/etree"
 )
 
+const xsdNamespace = "http://www.w3.org/2001/XMLSchema"
+
 // schemaFile is one schema document and what it says of itself.
 type schemaFile struct {
 	file       string

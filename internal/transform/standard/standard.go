@@ -97,7 +97,6 @@ type Standard struct {
 	lists     *listIndex
 	rulesOnce sync.Once
 	graph     *graph
-	rulesErr  error
 }
 
 // Open reads the manifests below the directories, each laid out as
@@ -284,17 +283,13 @@ func (s *Standard) MessageNames() []Message {
 		if len(s.msgs) > 0 {
 			return
 		}
-		docs, err := s.Documents()
+		schema, err := s.Schema()
 		if err != nil {
 			return
 		}
-		seen := map[string]bool{}
-		for _, d := range docs {
-			if slices.Contains(s.Schemas, d.File) && !seen[d.Target] {
-				seen[d.Target] = true
-				for _, e := range globalElements(docs, d.Target) {
-					s.msgs = append(s.msgs, Message{Name: e, Namespace: d.Target})
-				}
+		for _, space := range schema.Targets() {
+			for _, name := range messagesOf(schema, space) {
+				s.msgs = append(s.msgs, Message{Name: name, Namespace: space})
 			}
 		}
 		slices.SortFunc(s.msgs, func(a, b Message) int { return strings.Compare(a.Name, b.Name) })
@@ -313,6 +308,17 @@ func (s *Standard) Message(name string) (Message, bool) {
 		}
 	}
 	return Message{}, false
+}
+
+// messagesOf lists the elements of a namespace that can be a message.
+func messagesOf(schema *xsd.Schema, space string) []string {
+	var out []string
+	for _, e := range schema.Elements() {
+		if e.Name.Space == space && !e.Abstract {
+			out = append(out, e.Name.Local)
+		}
+	}
+	return out
 }
 
 func (s *Standard) checkFiles() error {

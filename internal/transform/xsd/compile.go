@@ -23,7 +23,20 @@ func Compile(fsys fs.FS, entries []string, resolve Resolve) (*Schema, error) {
 			return nil, err
 		}
 	}
-	return c.compile()
+	s, err := c.compile()
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		target := ""
+		if t := c.targets[e]; t != nil {
+			target = *t
+		}
+		if !slices.Contains(s.targets, target) {
+			s.targets = append(s.targets, target)
+		}
+	}
+	return s, nil
 }
 
 func newCompiler(fsys fs.FS, resolve Resolve) *compiler {
@@ -496,7 +509,7 @@ func (c *compiler) typeOf(n *node) (*Type, error) {
 	if n.tag() == "simpleType" {
 		return c.simpleType(n)
 	}
-	t := &Type{Position: n.position(), Documentation: n.documentation()}
+	t := &Type{Position: n.position(), Documentation: n.documentation(), Appinfo: n.appinfo()}
 	if name := n.attr("name"); name != "" {
 		t.Name = Name{n.doc.target, name}
 	}

@@ -22,7 +22,7 @@ func (c *compiler) simpleType(n *node) (*Type, error) {
 	if _, named := n.lookup("name"); named && !n.global {
 		return nil, n.fail("a type that is declared where it is used has no name")
 	}
-	t := &Type{Kind: SimpleType, Position: n.position(), Documentation: n.documentation()}
+	t := &Type{Kind: SimpleType, Position: n.position(), Documentation: n.documentation(), Appinfo: n.appinfo()}
 	if name := n.attr("name"); name != "" {
 		t.Name = Name{n.doc.target, name}
 	}

@@ -21,6 +21,7 @@ type Schema struct {
 	elements map[Name]*Element
 	types    map[Name]*Type
 	attrs    map[Name]*Attribute
+	targets  []string   // of the entries, in their order, each once
 	roots    []*Element // by symbol, nil where none is global
 	globals  []*Attribute
 	pool     sync.Pool // of *validator
@@ -49,6 +50,19 @@ func (s *Schema) Elements() []*Element {
 	slices.SortFunc(out, func(a, b *Element) int { return compareNames(a.Name, b.Name) })
 	return out
 }
+
+// Types returns the named types by namespace and name.
+func (s *Schema) Types() []*Type {
+	out := make([]*Type, 0, len(s.types))
+	for _, t := range s.types {
+		out = append(out, t)
+	}
+	slices.SortFunc(out, func(a, b *Type) int { return compareNames(a.Name, b.Name) })
+	return out
+}
+
+// Targets returns the target namespaces of the entries, in their order.
+func (s *Schema) Targets() []string { return slices.Clone(s.targets) }
 
 // Element is an element declaration.
 type Element struct {
@@ -129,7 +143,10 @@ type Type struct {
 	Attributes    []*AttributeUse
 	AnyAttribute  *Wildcard
 	Documentation string
-	Position      Position
+	// Appinfo are the texts of the elements in the annotation's xs:appinfo, by
+	// local name; nil where there are none.
+	Appinfo  map[string]string
+	Position Position
 
 	block    derivationSet
 	final    derivationSet

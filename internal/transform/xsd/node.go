@@ -172,6 +172,26 @@ func (n *node) documentation() string {
 	return strings.Join(parts, " ")
 }
 
+// appinfo are the texts of elements in the annotation's appinfo, by local name.
+func (n *node) appinfo() map[string]string {
+	var out map[string]string
+	a := n.child("annotation")
+	if a == nil {
+		return nil
+	}
+	for _, info := range a.kids {
+		for _, k := range info.kids {
+			if text := strings.TrimSpace(string(k.text)); info.tag() == "appinfo" && text != "" {
+				if out == nil {
+					out = map[string]string{}
+				}
+				out[k.name.Local] = text
+			}
+		}
+	}
+	return out
+}
+
 // qname resolves a qualified name that the schema writes in a value.
 func (n *node) qname(value string) (Name, error) {
 	prefix, local, ok := strings.Cut(value, ":")
