@@ -57,6 +57,7 @@ var arrivals = []arrival{
 	{"sondernutzung", serviceRoads, "service-bw", "DE081150045045", "08-sindelfingen-akten", "", "urn:xoev-de:xdomea:schema:3.0.0"},
 	{"sondernutzung", serviceRoads, "amt24", "147130000000", "14-leipzig-posteingang", "", "Sondernutzung"},
 	{"bauleitplanung", servicePlanning, "planungsportal-boeblingen", "DE081150003003", "08-beteiligungsplattform", "fv.bw.beteiligung", "kommunal.Initiieren.0401"},
+	{"grundbucheintragung", serviceLand, "amt24", "146120000000", "14-sachsen-justiz", "fv.sachsen.justiz", "uebermittlungSchriftgutobjekte.0005005"},
 	{"universeller-antrag", serviceGeneral, "service-bw", "DE081150003003", "08-boeblingen-bauaufsicht", "", "universellerAntrag.antrag.1200"},
 	{"universeller-antrag", serviceGeneral, "service-bw", "081110000000", "08-stuttgart-bauaufsicht", "fv.stuttgart.bauaufsicht", "universellerAntrag.antrag.1200"},
 }
@@ -236,6 +237,7 @@ var schemas = map[string]string{
 	"http://www.xleitstelle.de/xbau/kernmodul/1/3/0": "standards/xbau/2.6/xbauk-all.xsd",
 	"http://www.xleitstelle.de/xbau/2/5":             "standards/xbau/2.5/xbau.xsd",
 	"https://www.xleitstelle.de/xbeteiligung/12":     "standards/xbeteiligung/1.2/xbeteiligung.xsd",
+	"http://www.xjustiz.de":                          "standards/xjustiz/3.6.2/xjustiz_0005_nachrichten_3_2.xsd",
 	"urn:xoev-de:xdomea:schema:3.0.0":                "standards/xdomea/3.0.0/xdomea.xsd",
 	"urn:xoev-de:xdomea:schema:3.1.0":                "standards/xdomea/3.1.0/xdomea.xsd",
 }

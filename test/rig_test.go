@@ -31,6 +31,7 @@ const (
 	serviceStart    = "99012020189000"
 	serviceRoads    = "99108012005000"
 	servicePlanning = "99012012042000"
+	serviceLand     = "99043006060000"
 	regionBoeblngen = "DE081150003003"
 )
 
@@ -275,6 +276,8 @@ func (r *router) importStandards() {
 	r.importXBau()
 	r.MustCLI("standards", "import", filepath.Join(shared, "standards/xbau/2.5"), "--with", filepath.Join(shared, "codelists/xbau-2.6"))
 	r.MustCLI("standards", "import", filepath.Join(shared, "standards/xbeteiligung/1.2"))
+	r.MustCLI("standards", "import", filepath.Join(shared, "standards/xjustiz/3.6.2"), "--with", filepath.Join(shared, "standards/catalog"),
+		"--with", filepath.Join(shared, "standards/xbau/2.6"))
 	for _, version := range []string{"3.0.0", "3.1.0"} {
 		r.MustCLI("standards", "import", filepath.Join(shared, "standards/xdomea", version), "--with", filepath.Join(shared, "standards/xdomea/xoev"),
 			"--with", filepath.Join(shared, "codelists/xdomea-3.0.0"))

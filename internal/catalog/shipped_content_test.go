@@ -191,24 +191,43 @@ func TestShippedMessagesCarryNothingEmptyAndNoStrayTestMark(t *testing.T) {
 
 // testMark is how a message says that it is a test.
 func testMark(f submission.Format) string {
-	if f.Standard == "xdomea" {
-		return "Hinweis>Testnachricht<" // it has nothing of its own for it
+	switch f.Standard { // two have nothing of their own for it
+	case "xdomea":
+		return "Hinweis>Testnachricht<"
+	case "xjustiz":
+		return " (Testnachricht)</j:sonstige>"
 	}
 	return ` test="Testnachricht"`
 }
 
-// TestShippedFormRefusesAFileThatWasNotSent: the mapping says so instead of naming
-// a document the authority never gets.
-func TestShippedFormRefusesAFileThatWasNotSent(t *testing.T) {
-	p, _ := shipped(t).Process("baugenehmigung")
-	in, _, err := p.ExampleInput(p.Examples[0])
-	if err != nil {
-		t.Fatal(err)
+// TestShippedFormsRefuseAFileThatWasNotSent: the mapping says so instead of naming
+// a document the authority never gets. The project's own format lists what was
+// sent, and the form as it stands.
+func TestShippedFormsRefuseAFileThatWasNotSent(t *testing.T) {
+	named := 0
+	for _, p := range shipped(t).Processes() {
+		for _, e := range p.Examples {
+			in, _, err := p.ExampleInput(e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if form, _ := in.Form.(map[string]any); form["anlagen"] == nil {
+				continue
+			}
+			in.Attachments = []submission.Attachment{} // nil would mean the envelope's
+			for _, f := range p.Formats {
+				if f.Standard == "antrag" {
+					continue
+				}
+				named++
+				if _, err := p.Mappings[f].Apply(in); err == nil || !strings.Contains(err.Error(), "mapping-failed") {
+					t.Errorf("%s/%s %s: a form that names a missing file: %v, want mapping-failed", p.ID, e.Name, f, err)
+				}
+			}
+		}
 	}
-	in.Attachments = []submission.Attachment{} // nil would mean the envelope's
-	f := submission.Format{Standard: "xbau", Version: "2.6", Message: "baugenehmigung.antrag.0200"}
-	if _, err := p.Mappings[f].Apply(in); err == nil || !strings.Contains(err.Error(), "mapping-failed") {
-		t.Errorf("a form that names a missing file: %v, want mapping-failed", err)
+	if named < 10 {
+		t.Errorf("%d messages name files, more are expected", named)
 	}
 }
 

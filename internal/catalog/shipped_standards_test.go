@@ -31,6 +31,10 @@ var officials = []official{
 	{"xbeteiligung/1.2", "standards/xbeteiligung/1.2", nil, "standards/xbeteiligung/1.2/xbeteiligung.xsd", nil},
 	{"xdomea/3.0.0", "standards/xdomea/3.0.0", xdomeaWith, "standards/xdomea/3.0.0/xdomea.xsd", nil},
 	{"xdomea/3.1.0", "standards/xdomea/3.1.0", xdomeaWith, "standards/xdomea/3.1.0/xdomea.xsd", nil},
+	{
+		"xjustiz/3.6.2", "standards/xjustiz/3.6.2", []string{"standards/catalog", "standards/xbau/2.6", "schematron/xjustiz-3.6.2"},
+		"standards/xjustiz/3.6.2/xjustiz_0005_nachrichten_3_2.xsd", []string{"schematron/xjustiz-3.6.2/xjustiz.gds_1_3.sch"},
+	},
 }
 
 // xbauRules are written for XBau 2.6 and the Kernmodul 1.3.0.

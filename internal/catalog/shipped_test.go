@@ -23,7 +23,7 @@ func shared(t testing.TB, path string) string {
 
 func TestShippedProcessesDoWhatTheirExamplesSay(t *testing.T) {
 	c := shipped(t)
-	for _, want := range []string{"99012008001000", "99012010001000", "99012020189000", "99012012042000", "99050012104000", "99041006017000", "99108012005000"} {
+	for _, want := range []string{"99012008001000", "99012010001000", "99012020189000", "99012012042000", "99050012104000", "99041006017000", "99043006060000", "99108012005000"} {
 		found := false
 		for _, p := range c.Processes() {
 			found = found || string(p.Service) == want

@@ -413,7 +413,7 @@ services:
       "*": [kreis, kreis]
 `},
 			want: []string{
-				`lands/08-bw/authorities.yaml:3:10: key: "BAB-08115" is not a DVDV authority key: three small letters, a colon and up to 16 letters or digits are expected, as in bab:08115003`,
+				`lands/08-bw/authorities.yaml:3:10: key: "BAB-08115" is not a DVDV authority key: two or three small letters, a colon and up to 16 letters or digits are expected, as in bab:08115003`,
 				`lands/08-bw/authorities.yaml:5:26: there is no destination "kreiss" in destinations.yaml; is "kreis" meant?`,
 				`lands/08-bw/authorities.yaml:6:5: authority "kreis" has no key: its DVDV key, such as bab:08115003`,
 				`lands/08-bw/authorities.yaml:6:9: authority "kreis" stands here for the second time, first in line 2`,

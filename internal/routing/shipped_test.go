@@ -21,6 +21,7 @@ func mapped(s submission.Service, f submission.Format) bool {
 		"99012020189000": {"xbau/2.6/anzeige.baubeginn.0900", "antrag/1.0/antrag"},
 		"99012002012000": {"xbau-kernmodul/1.3.0/universellerAntrag.antrag.1200", "antrag/1.0/antrag"},
 		"99012012042000": {"xbeteiligung/1.2/kommunal.Initiieren.0401"},
+		"99043006060000": {"xjustiz/3.6.2/nachricht.gds.uebermittlungSchriftgutobjekte.0005005"},
 		"99050012104000": {"antrag/1.0/antrag"},
 		"99041006017000": {"antrag/1.0/antrag"},
 		"99108012005000": {"xdomea/3.1.0/FVDaten.SGOErstellen.0604", "xdomea/3.0.0/FVDaten.SGOErstellen.0604", "antrag/1.0/antrag"},

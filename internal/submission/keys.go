@@ -86,7 +86,9 @@ func (r Region) Areas() []Region {
 	return out
 }
 
-var authorityKey = regexp.MustCompile(`^[a-z]{3}:[0-9A-Za-z]{1,16}$`)
+// The DVDV's prefixes have two or three letters (ag is the Amtsgericht), but for
+// MELDID and töj; keys go into headers, so the last one is left out.
+var authorityKey = regexp.MustCompile(`^([a-z]{2,3}|MELDID):[0-9A-Za-z]{1,16}$`)
 
 // AuthorityKey is a DVDV Behördenschlüssel, "prefix:key", as in bab:08115003.
 type AuthorityKey string
@@ -96,7 +98,7 @@ func ParseAuthorityKey(s string) (AuthorityKey, error) {
 	if authorityKey.MatchString(s) {
 		return AuthorityKey(s), nil
 	}
-	return "", fmt.Errorf("%q is not a DVDV authority key: three small letters, a colon and up to 16 letters or digits are expected, as in bab:08115003", clip(s))
+	return "", fmt.Errorf("%q is not a DVDV authority key: two or three small letters, a colon and up to 16 letters or digits are expected, as in bab:08115003", clip(s))
 }
 
 // Prefix returns the part before the colon.

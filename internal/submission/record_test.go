@@ -281,7 +281,7 @@ func TestKeys(t *testing.T) {
 		{"service", "9905001210400", "", of(ParseService)}, {"service", "11050012104000", "", of(ParseService)}, {"service", "9905001210400a", "", of(ParseService)},
 		{"region", "DE081150003003", "081150003003", of(ParseRegion)}, {"region", "08115", "08115", of(ParseRegion)}, {"region", "08", "08", of(ParseRegion)},
 		{"region", "0811", "", of(ParseRegion)}, {"region", "99115", "", of(ParseRegion)}, {"region", "DE", "", of(ParseRegion)}, {"region", "", "", of(ParseRegion)},
-		{"authority", "bab:08115003", "bab:08115003", of(ParseAuthorityKey)}, {"authority", "BAB:1", "", of(ParseAuthorityKey)}, {"authority", "bab:", "", of(ParseAuthorityKey)},
+		{"authority", "bab:08115003", "bab:08115003", of(ParseAuthorityKey)}, {"authority", "ag:U1104", "ag:U1104", of(ParseAuthorityKey)}, {"authority", "MELDID:08115003", "MELDID:08115003", of(ParseAuthorityKey)}, {"authority", "a:1", "", of(ParseAuthorityKey)}, {"authority", "BAB:1", "", of(ParseAuthorityKey)}, {"authority", "bab:", "", of(ParseAuthorityKey)},
 		{"format", "xbau/2.6/a.0200", "xbau/2.6/a.0200", func(s string) (string, error) { f, err := ParseFormat(s); return f.String(), err }},
 		{"format", "xbau/2.6", "", func(s string) (string, error) { f, err := ParseFormat(s); return f.String(), err }},
 		{"format", "../2.6/a", "", func(s string) (string, error) { f, err := ParseFormat(s); return f.String(), err }},
