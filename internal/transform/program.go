@@ -1,11 +1,8 @@
 package transform
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -24,7 +21,6 @@ import (
 const (
 	maxMessageBytes = 64 << 20
 	maxSteps        = 20_000_000 // of the program, so that loops in loops end
-	maxDataDepth    = 64         // of groups in groups
 )
 
 // Input is everything a message is made of. Nothing in it is changed.
@@ -251,12 +247,10 @@ type sink interface {
 	end(o *op, empty bool)
 	undo()
 	// data writes a generic element's start tag; fields are closed with text.
-	dataStart(parent *node, local string, attrs []dataAttr) error
+	dataStart(parent *node, local string, d dataItem) error
 	dataEnd()
 	size() int
 }
-
-type dataAttr struct{ name, value string }
 
 // byteSink writes the message's bytes.
 type byteSink struct {
@@ -302,12 +296,12 @@ func (s *byteSink) undo() {
 	s.marks = s.marks[:len(s.marks)-1]
 }
 
-func (s *byteSink) dataStart(parent *node, local string, attrs []dataAttr) (err error) {
+func (s *byteSink) dataStart(parent *node, local string, d dataItem) (err error) {
 	tag := genericTag(parent, local)
 	s.tags = append(s.tags, tag)
 	s.buf = append(s.buf, '<')
 	s.buf = append(s.buf, tag...)
-	for _, a := range attrs {
+	for _, a := range d.attrs() {
 		s.buf = append(s.buf, ' ')
 		s.buf = append(s.buf, a.name...)
 		s.buf = append(s.buf, '=', '"')
@@ -380,9 +374,9 @@ func (s *treeSink) undo() {
 	s.at = parent
 }
 
-func (s *treeSink) dataStart(parent *node, local string, attrs []dataAttr) error {
+func (s *treeSink) dataStart(parent *node, local string, d dataItem) error {
 	s.at = s.at.CreateElement(genericTag(parent, local))
-	for _, a := range attrs {
+	for _, a := range d.attrs() {
 		if _, err := appendAttr(nil, a.value); err != nil {
 			return err
 		}
@@ -632,7 +626,7 @@ func (r *run) execute(at *int) error {
 			v, err := r.eval(o.expr)
 			if err == nil {
 				var some bool
-				some, err = r.data(o.node, o.node.dataDeep, v, 0)
+				some, err = (&dataWalk{to: dataXML{r.out, o.node.inside}}).members(o.node.dataDeep, v, 0)
 				if some {
 					r.content()
 				}
@@ -739,203 +733,4 @@ func (r *run) eval(e *expression) (any, error) {
 func (r *run) machine(e *expression) (any, error) {
 	v, err := r.vm.Run(e.prog, r.env)
 	return v, plainError(err)
-}
-
-// data writes a group's members in the order of its schema; it reports whether
-// anything was written.
-func (r *run) data(n *node, schemas []*formNode, v any, depth int) (bool, error) {
-	if depth > maxDataDepth {
-		return false, valueError("the form nests deeper than allowed")
-	}
-	group, ok := v.(map[string]any)
-	if !ok {
-		if isEmpty(v) {
-			return false, nil
-		}
-		return false, valueError("w:data needs a group of fields")
-	}
-	written := false
-	one := func(name string, schemas []*formNode) error {
-		some, err := r.dataMember(n, name, schemas, group[name], 0, depth)
-		written = written || some
-		return err
-	}
-	known := memberNames(schemas)
-	for _, name := range known {
-		if err := one(name, member(schemas, name)); err != nil {
-			return written, err
-		}
-	}
-	var rest []string
-	for name := range group {
-		if !slices.Contains(known, name) {
-			rest = append(rest, name)
-		}
-	}
-	slices.Sort(rest)
-	for _, name := range rest {
-		if err := one(name, member(schemas, name)); err != nil {
-			return written, err
-		}
-	}
-	return written, nil
-}
-
-func (r *run) dataMember(n *node, name string, schemas []*formNode, v any, number, depth int) (bool, error) {
-	if isEmpty(v) {
-		return false, nil
-	}
-	if depth > maxDataDepth {
-		return false, valueError("the form nests deeper than allowed")
-	}
-	if r.out.size() > maxMessageBytes {
-		return false, valueError("the message is larger than allowed")
-	}
-	attrs := make([]dataAttr, 0, 5)
-	attrs = append(attrs, dataAttr{"name", name})
-	if t := titleOf(schemas); t != "" {
-		attrs = append(attrs, dataAttr{"titel", t})
-	}
-	numbered := func() {
-		if number > 0 {
-			attrs = append(attrs, dataAttr{"nummer", strconv.Itoa(number)})
-		}
-	}
-	switch x := v.(type) {
-	case map[string]any:
-		if !hasContent(x, depth) {
-			return false, nil
-		}
-		numbered()
-		if err := r.out.dataStart(n.inside, "gruppe", attrs); err != nil {
-			return false, err
-		}
-		if _, err := r.data(n, schemas, x, depth+1); err != nil {
-			return false, err
-		}
-		r.out.dataEnd()
-		return true, nil
-	case []any:
-		items := itemsOf(schemas)
-		if number > 0 { // a list in a list
-			if !hasContent(x, depth) {
-				return false, nil
-			}
-			numbered()
-			if err := r.out.dataStart(n.inside, "gruppe", attrs); err != nil {
-				return false, err
-			}
-		}
-		written := false
-		for i, item := range x {
-			own := items
-			if titleOf(own) == "" {
-				own = append([]*formNode{{title: titleOf(schemas)}}, own...)
-			}
-			some, err := r.dataMember(n, name, own, item, i+1, depth+1)
-			if err != nil {
-				return written, err
-			}
-			written = written || some
-		}
-		if number > 0 {
-			r.out.dataEnd()
-		}
-		return written, nil
-	}
-	typ, label := fieldType(schemas, v)
-	attrs = append(attrs, dataAttr{"typ", typ})
-	if label != "" {
-		attrs = append(attrs, dataAttr{"bezeichnung", label})
-	}
-	numbered()
-	text, err := toText(v)
-	if err != nil {
-		return false, err
-	}
-	if err := r.out.dataStart(n.inside, "feld", attrs); err != nil {
-		return false, err
-	}
-	if err := r.out.text(nil, text); err != nil {
-		return false, err
-	}
-	r.out.dataEnd()
-	return true, nil
-}
-
-// hasContent says whether anything of v would be written.
-func hasContent(v any, depth int) bool {
-	if depth > maxDataDepth {
-		return true // let the writer refuse it
-	}
-	switch x := v.(type) {
-	case map[string]any:
-		for _, m := range x {
-			if hasContent(m, depth+1) {
-				return true
-			}
-		}
-		return false
-	case []any:
-		for _, m := range x {
-			if hasContent(m, depth+1) {
-				return true
-			}
-		}
-		return false
-	}
-	return !isEmpty(v)
-}
-
-// fieldType names a field's type and the label of a chosen value.
-func fieldType(schemas []*formNode, v any) (typ, label string) {
-	types := typesOf(schemas)
-	all := views(schemas)
-	choosing := false
-	for _, s := range all {
-		if s.isEnum {
-			choosing = true
-		}
-		for _, c := range s.choices {
-			if !s.isEnum && s.title != "" && !slices.Contains(schemas, s) && sameScalar(c.value, v) {
-				choosing, label = true, s.title
-			}
-		}
-	}
-	if choosing {
-		return "auswahl", label
-	}
-	switch v.(type) {
-	case bool:
-		return "wahrheitswert", ""
-	case json.Number, float64, int:
-		if slices.Contains(types, "integer") {
-			return "ganzzahl", ""
-		}
-		return "zahl", ""
-	}
-	for _, s := range all {
-		switch s.format {
-		case "date":
-			return "datum", ""
-		case "date-time":
-			return "zeitpunkt", ""
-		}
-	}
-	return "text", ""
-}
-
-func sameScalar(a, b any) bool {
-	switch x := a.(type) {
-	case string:
-		y, ok := b.(string)
-		return ok && x == y
-	case bool:
-		y, ok := b.(bool)
-		return ok && x == y
-	case json.Number:
-		s, err := toText(b)
-		return err == nil && s == string(x)
-	}
-	return false
 }

@@ -157,8 +157,6 @@ func (r *run) pointers(used []string) []string {
 	return out
 }
 
-var pointerEscape = strings.NewReplacer("~", "~0", "/", "~1")
-
 // pointer numbers the lists of a path by the loops under way; behind a list of
 // which none is, it ends.
 func (r *run) pointer(path string) string {
@@ -234,21 +232,10 @@ func (t *tracer) text(o *op, s string) error {
 func (t *tracer) end(o *op, empty bool) { t.byteSink.end(o, empty); t.leave(false) }
 func (t *tracer) undo()                 { t.byteSink.undo(); t.leave(true) }
 
-func (t *tracer) dataStart(parent *node, local string, attrs []dataAttr) error {
+func (t *tracer) dataStart(parent *node, local string, d dataItem) error {
 	t.enter(local)
-	at := ""
-	for _, a := range attrs {
-		switch a.name {
-		case "name":
-			at = "/" + pointerEscape.Replace(a.value)
-		case "nummer":
-			if n, err := strconv.Atoi(a.value); err == nil {
-				at += "/" + strconv.Itoa(n-1)
-			}
-		}
-	}
-	t.data = append(t.data, at)
-	return t.byteSink.dataStart(parent, local, attrs)
+	t.data = append(t.data, d.pointer())
+	return t.byteSink.dataStart(parent, local, d)
 }
 
 func (t *tracer) dataEnd() {

@@ -20,6 +20,9 @@ func (e valueError) Error() string { return string(e) }
 // berlin is the zone in which administration dates its messages.
 var berlin = mustLocation("Europe/Berlin")
 
+// Zone is the zone in which administration dates its messages.
+func Zone() *time.Location { return berlin }
+
 func mustLocation(name string) *time.Location {
 	l, err := time.LoadLocation(name)
 	if err != nil {
