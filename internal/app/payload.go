@@ -171,7 +171,7 @@ func (p deliveryPayload) Open(ctx context.Context, m submission.DeliveryMeta, va
 	}
 	d := &submission.Delivery{
 		ID: m.DeliveryID.String(), SubmissionID: m.ID.String(), CaseID: m.CaseID.String(), Portal: m.Portal, Land: m.Land,
-		Service: m.Service, Destination: m.Destination, Format: m.Format, Test: m.Test, Traceparent: m.Traceparent, XML: xml,
+		Service: m.Service, Destination: m.Destination, Format: m.Format, Test: m.Test, Traceparent: m.Traceparent, Message: xml,
 		AcceptedAt: m.AcceptedAt,
 		Authority:  p.authority(m.Land, m.AuthorityID),
 	}

@@ -162,7 +162,7 @@ func TestADeliveryHasItsAttachments(t *testing.T) {
 			t.Fatal(err)
 		}
 		d, err := s.deliveries.Open(t.Context(), delivered(s.meta), value)
-		if err != nil || string(d.XML) != "<a/>" || len(d.Attachments) != 1 {
+		if err != nil || string(d.Message) != "<a/>" || len(d.Attachments) != 1 {
 			t.Fatalf("%s release: %v, %+v", release, err, d)
 		}
 		if !d.AcceptedAt.Equal(s.meta.AcceptedAt) {
@@ -202,7 +202,7 @@ func TestADeliveryDoesNotOpenTheForm(t *testing.T) {
 	if _, err := s.Open(t.Context(), s.meta, value); fault.Of(err).Reason != fault.ReasonUndecryptable {
 		t.Fatalf("the form was to be unreadable: %v", err)
 	}
-	if d, err := s.deliveries.Open(t.Context(), delivered(s.meta), value); err != nil || len(d.Attachments) != 0 || string(d.XML) != "<a/>" {
+	if d, err := s.deliveries.Open(t.Context(), delivered(s.meta), value); err != nil || len(d.Attachments) != 0 || string(d.Message) != "<a/>" {
 		t.Errorf("%+v, %v", d, err)
 	}
 }

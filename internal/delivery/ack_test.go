@@ -146,7 +146,7 @@ func TestAckHandedOver(t *testing.T) {
 	d.tell(func(_ context.Context, del *submission.Delivery, nth int) error {
 		mu.Lock()
 		defer mu.Unlock()
-		if del.XML[1] == 'b' {
+		if del.Message[1] == 'b' {
 			return nil
 		}
 		tokens = append(tokens, del.Token)
@@ -242,7 +242,7 @@ func TestAckOrderOfACase(t *testing.T) {
 			a, b := r.in(0, "A"), r.in(0, "B")
 			badly := true
 			x.tell(func(_ context.Context, d *submission.Delivery, nth int) error {
-				if string(d.XML) == "<a1/>" && badly && nth < 4 {
+				if string(d.Message) == "<a1/>" && badly && nth < 4 {
 					return trouble()
 				}
 				return nil
@@ -270,7 +270,7 @@ func TestAckPermanentRedriveAndClose(t *testing.T) {
 	x := newDoor()
 	r := newRig(t, place("x", x, quick))
 	x.tell(func(_ context.Context, d *submission.Delivery, _ int) error {
-		if strings.Contains(string(d.XML), "1") {
+		if strings.Contains(string(d.Message), "1") {
 			return permanent()
 		}
 		return nil
@@ -479,7 +479,7 @@ func TestRecordingInDoubt(t *testing.T) {
 				}
 			})
 			x.tell(func(_ context.Context, d *submission.Delivery, nth int) error {
-				if string(d.XML) == "<a1/>" && nth == 1 {
+				if string(d.Message) == "<a1/>" && nth == 1 {
 					if kind == submission.EventAttempt || kind == submission.EventDelivered {
 						return retryable()
 					}
@@ -516,7 +516,7 @@ func TestAckRestart(t *testing.T) {
 	p.Initial, p.Max = 1500*time.Millisecond, 1500*time.Millisecond
 	r := newRig(t, place("x", x, p), place("y", y, quick))
 	x.tell(func(_ context.Context, d *submission.Delivery, nth int) error {
-		if string(d.XML) == "<a1/>" && nth == 1 {
+		if string(d.Message) == "<a1/>" && nth == 1 {
 			return retryable()
 		}
 		return nil

@@ -97,7 +97,7 @@ func strain(t *testing.T, destinations int, ill func() act) (others, first burde
 				b := of(d.Destination)
 				b.Attempts++
 				if err == nil {
-					b.Slowest = max(b.Slowest, time.Since(handed[string(d.XML)]))
+					b.Slowest = max(b.Slowest, time.Since(handed[string(d.Message)]))
 				}
 				return err
 			}

@@ -219,7 +219,7 @@ func (m memLedger) Expected(ctx context.Context, _ int32) (out []submission.Deli
 type plain struct{}
 
 func (plain) Open(_ context.Context, m submission.DeliveryMeta, value []byte) (*submission.Delivery, error) {
-	return &submission.Delivery{ID: m.DeliveryID.String(), SubmissionID: m.ID.String(), CaseID: m.CaseID.String(), Destination: m.Destination, XML: value}, nil
+	return &submission.Delivery{ID: m.DeliveryID.String(), SubmissionID: m.ID.String(), CaseID: m.CaseID.String(), Destination: m.Destination, Message: value}, nil
 }
 
 // act is what a destination does with an attempt.

@@ -58,14 +58,14 @@ func TestDownThenSlowThenFlapping(t *testing.T) {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			taken = append(taken, string(d.XML))
+			taken = append(taken, string(d.Message))
 			return nil
 		})
 		well := act(func(_ context.Context, d *submission.Delivery) error {
 			time.Sleep(10 * time.Millisecond)
 			mu.Lock()
 			defer mu.Unlock()
-			took[string(d.XML)] = time.Since(handed[string(d.XML)])
+			took[string(d.Message)] = time.Since(handed[string(d.Message)])
 			return nil
 		})
 		mem := &memory{topics: map[string][]*bus.Record{}, oldest: map[string]int64{}, commits: map[string]int64{},

@@ -57,7 +57,7 @@ func TestReplaced(t *testing.T) {
 			r := newRig(t, place("x", x, quick), place("y", y, quick))
 			refused := r.in(0, "A")
 			x.tell(func(_ context.Context, d *submission.Delivery, _ int) error {
-				if string(d.XML) == "<1/>" {
+				if string(d.Message) == "<1/>" {
 					return permanent()
 				}
 				return nil
@@ -92,7 +92,7 @@ func TestReplacedOverADeath(t *testing.T) {
 	r := newRig(t, place("x", x, quick))
 	refused, other := r.in(0, "A"), r.in(0, "B")
 	x.tell(func(_ context.Context, d *submission.Delivery, _ int) error {
-		if string(d.XML) == "<1/>" {
+		if string(d.Message) == "<1/>" {
 			return permanent()
 		}
 		return nil

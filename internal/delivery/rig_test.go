@@ -55,7 +55,7 @@ func newDoor() *door { return &door{rung: make(chan struct{}, 1000)} }
 // Deliver implements Adapter. nth counts the calls for this delivery from 1.
 func (d *door) Deliver(ctx context.Context, del *submission.Delivery) error {
 	d.mu.Lock()
-	d.calls = append(d.calls, call{id: del.ID, submission: del.SubmissionID, xml: string(del.XML), attempt: del.Attempt})
+	d.calls = append(d.calls, call{id: del.ID, submission: del.SubmissionID, xml: string(del.Message), attempt: del.Attempt})
 	at, nth, do := len(d.calls)-1, 0, d.do
 	for _, c := range d.calls {
 		if c.id == del.ID {
@@ -190,7 +190,7 @@ func (p sealed) Open(ctx context.Context, m submission.DeliveryMeta, value []byt
 		return nil, err
 	}
 	return &submission.Delivery{ID: m.DeliveryID.String(), SubmissionID: m.ID.String(), CaseID: m.CaseID.String(), Portal: m.Portal,
-		Land: m.Land, Service: m.Service, Destination: m.Destination, Format: m.Format, XML: xml}, nil
+		Land: m.Land, Service: m.Service, Destination: m.Destination, Format: m.Format, Message: xml}, nil
 }
 
 func (p sealed) seal(ctx context.Context, m submission.Meta, xml string) ([]byte, error) {

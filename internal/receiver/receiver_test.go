@@ -137,7 +137,7 @@ func TestReceives(t *testing.T) {
 		t.Fatalf("%d messages and %d attachments are stored, 2 and 2 were sent", len(xml), len(files))
 	}
 	for name, want := range map[string][]byte{
-		d.ID + ".xml": d.XML, plain.ID + ".xml": plain.XML, filepath.Join(d.ID, filepath.Base(files[0])): []byte("eins"),
+		d.ID + ".xml": d.Message, plain.ID + ".xml": plain.Message, filepath.Join(d.ID, filepath.Base(files[0])): []byte("eins"),
 	} {
 		if got, err := os.ReadFile(filepath.Join(r.dir, name)); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%s holds other bytes (%v)", name, err)
@@ -427,7 +427,7 @@ func TestValidates(t *testing.T) {
 			t.Fatal(err)
 		}
 		d := adaptertest.NewDelivery()
-		d.Format, d.XML = submission.Format{Standard: "antrag", Version: "1.0", Message: "antrag"}, b
+		d.Format, d.Message = submission.Format{Standard: "antrag", Version: "1.0", Message: "antrag"}, b
 		if f := r.deliver(d); f != nil {
 			t.Errorf("%s: %v", filepath.Base(e), f)
 			continue

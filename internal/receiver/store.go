@@ -13,19 +13,21 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
 	"weiche/internal/adapters/wire"
 	"weiche/internal/foreignxml"
+	"weiche/internal/submission"
 )
 
 const (
-	maxParts = 1000
-	maxXML   = 64 << 20 // bytes
+	maxParts   = 1000
+	maxContent = 64 << 20 // bytes
 )
 
-// store is the directory: <id>.xml, <id>/ with the attachments, .seen with one
+// store is the directory: <id>.xml (.csv, .pdf), <id>/ with the attachments, .seen with one
 // id a line, .work for what is not complete.
 type store struct {
 	dir  string
@@ -70,10 +72,10 @@ func (s *store) close() error { return s.log.Close() }
 // message is a request on its way into the directory.
 type message struct {
 	id, work    string
-	xml         []byte
+	content     []byte
 	attachments int
 	size        int64 // bytes of the body
-	format      string
+	format      submission.Format
 	checked     string
 }
 
@@ -131,8 +133,8 @@ func (m *message) unpack(contentType string) error {
 	defer func() { _ = f.Close() }()
 	mediaType, params, err := mime.ParseMediaType(contentType)
 	switch {
-	case err == nil && (mediaType == "application/xml" || mediaType == "text/xml"):
-		m.xml, err = readXML(f)
+	case err == nil && slices.Contains([]string{"application/xml", "text/xml", "text/csv", "application/pdf"}, mediaType):
+		m.content, err = readContent(f)
 		return err
 	case err != nil || !strings.HasPrefix(mediaType, "multipart/") || params["boundary"] == "":
 		return refusal{http.StatusUnsupportedMediaType, "media-type"}
@@ -150,7 +152,7 @@ func (m *message) unpack(contentType string) error {
 			return refusal{http.StatusBadRequest, "malformed"}
 		}
 		if n == 0 {
-			if m.xml, err = readXML(p); err != nil {
+			if m.content, err = readContent(p); err != nil {
 				return err
 			}
 			continue
@@ -159,18 +161,18 @@ func (m *message) unpack(contentType string) error {
 			return err
 		}
 	}
-	if m.xml == nil {
+	if m.content == nil {
 		return refusal{http.StatusBadRequest, "malformed"}
 	}
 	return syncFile(m.folder())
 }
 
-func readXML(r io.Reader) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(r, maxXML+1))
+func readContent(r io.Reader) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxContent+1))
 	if err != nil {
 		return nil, refusal{http.StatusBadRequest, "malformed"}
 	}
-	if len(b) > maxXML {
+	if len(b) > maxContent {
 		return nil, refusal{http.StatusRequestEntityTooLarge, "too-large"}
 	}
 	return b, nil
@@ -217,14 +219,14 @@ func (s *store) keep(m *message) (bool, error) {
 			return false, err
 		}
 	}
-	xml := filepath.Join(m.work, "message.xml")
-	if err := os.WriteFile(xml, m.xml, 0o600); err != nil {
+	whole := filepath.Join(m.work, "message"+m.format.Extension())
+	if err := os.WriteFile(whole, m.content, 0o600); err != nil {
 		return false, err
 	}
-	if err := syncFile(xml); err != nil {
+	if err := syncFile(whole); err != nil {
 		return false, err
 	}
-	if err := os.Rename(xml, target+".xml"); err != nil {
+	if err := os.Rename(whole, target+m.format.Extension()); err != nil {
 		return false, err
 	}
 	if err := syncFile(s.dir); err != nil {
@@ -249,5 +251,5 @@ func syncFile(name string) error {
 }
 
 func precheck(xml []byte) error {
-	return foreignxml.Check(bytes.NewReader(xml), foreignxml.Limits{Bytes: maxXML})
+	return foreignxml.Check(bytes.NewReader(xml), foreignxml.Limits{Bytes: maxContent})
 }

@@ -78,7 +78,7 @@ type Delivery struct {
 	Attempt      int       // 1-based
 	Test         bool
 	Traceparent  string // W3C Trace Context
-	XML          []byte
+	Message      []byte
 	Attachments  []File
 	// Token is what the destination's adapter asked to be kept with Pending, "" at
 	// the first attempt.

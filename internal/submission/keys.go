@@ -134,6 +134,38 @@ func ParseFormat(s string) (Format, error) {
 	return Format{}, fmt.Errorf("%q is not a format: standard/version/message is expected, as in xbau/2.6/baugenehmigung.antrag.0200", clip(s))
 }
 
+// Formats that need neither mapping nor standard: the fields of any form as rows
+// of a table, and as pages for a person.
+var (
+	FormatCSV = Format{"csv", "1.0", "antrag"}
+	FormatPDF = Format{"pdf", "1.0", "antrag"}
+)
+
+// BuiltIn says that every service can be turned into the format.
+func (f Format) BuiltIn() bool { return f == FormatCSV || f == FormatPDF }
+
+// MediaType is the type of a message of the format, as in Content-Type.
+func (f Format) MediaType() string {
+	switch f {
+	case FormatCSV:
+		return "text/csv; charset=utf-8; header=present" // RFC 4180, section 3
+	case FormatPDF:
+		return "application/pdf"
+	}
+	return "application/xml"
+}
+
+// Extension is the ending of the name of a file with such a message.
+func (f Format) Extension() string {
+	switch f {
+	case FormatCSV:
+		return ".csv"
+	case FormatPDF:
+		return ".pdf"
+	}
+	return ".xml"
+}
+
 // String returns "standard/version/message", or "" for the zero format.
 func (f Format) String() string {
 	if f == (Format{}) {

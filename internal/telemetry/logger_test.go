@@ -73,7 +73,7 @@ func payloads(t *testing.T) map[string]any {
 		t.Fatal(err)
 	}
 	req.Header.Set("Authorization", canary)
-	d := submission.Delivery{XML: []byte(canary), Attachments: []submission.File{{Filename: canary}}}
+	d := submission.Delivery{Message: []byte(canary), Attachments: []submission.File{{Filename: canary}}}
 	return map[string]any{
 		"envelope": env, "*envelope": &env, "attachment": env.Attachments[0], "attachments": env.Attachments,
 		"reference": env.AdditionalReferenceInfo, "delivery": d, "*delivery": &d, "file": d.Attachments[0],

@@ -53,7 +53,7 @@ const (
 // Received is one message as it came out at the destination's end.
 type Received struct {
 	ID          string
-	XML         []byte
+	Message     []byte
 	Attachments [][]byte          // in order
 	Beside      map[string]string // headers, names of files and the like, free of payload but for PayloadNames
 }
@@ -100,7 +100,7 @@ func NewDelivery(attachments ...[]byte) *submission.Delivery {
 		Authority: submission.Authority{ID: "bauamt", Key: "bab:08115003", Name: Canary, Region: "081150003003"}, Attempt: 1,
 		AcceptedAt:  time.Date(2026, 11, 22, 20, 15, 30, 0, time.UTC),
 		Traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
-		XML:         []byte(`<?xml version="1.0" encoding="UTF-8"?><antrag><name>` + Canary + `</name></antrag>`),
+		Message:     []byte(`<?xml version="1.0" encoding="UTF-8"?><antrag><name>` + Canary + `</name></antrag>`),
 	}
 	for i, b := range attachments {
 		d.Attachments = append(d.Attachments, NewFile(fmt.Sprintf("../%s \r\nÜ%d.pdf", Canary, i), b))
@@ -424,7 +424,7 @@ func mustBe(t *testing.T, err error, class fault.Class) *fault.Error {
 
 func mustEqual(t *testing.T, d *submission.Delivery, r Received) {
 	t.Helper()
-	if !bytes.Equal(d.XML, r.XML) {
+	if !bytes.Equal(d.Message, r.Message) {
 		t.Error("the XML that came out is not the one that went in")
 	}
 	if len(r.Attachments) != len(d.Attachments) {

@@ -1,7 +1,7 @@
 // Package file puts each message into a directory: <delivery id>.xml, and where
 // there are attachments a folder <delivery id>/ beside it.
 //
-// The XML appears last and at once: whoever sees it finds the attachments
+// The message appears last and at once: whoever sees it finds the attachments
 // complete. Everything is fsynced before the delivery counts as made. A repeat
 // of the same delivery id leaves the same files.
 //
@@ -39,9 +39,9 @@ func Kind() spec.Kind {
 	return spec.Kind{
 		Name:    "file",
 		Summary: "Puts each message into a directory.",
-		Doc: `The message becomes ` + "`<delivery id>.xml`" + `. Attachments become files in a folder ` + "`<delivery id>/`" + `, named
+		Doc: `The message becomes ` + "`<delivery id>.xml`" + `, or ` + "`.csv` or `.pdf`" + ` after its format. Attachments become files in a folder ` + "`<delivery id>/`" + `, named
 ` + "`01-<name>`, `02-<name>`" + ` and so on, with the names the portal gave, freed of everything a file system or a person
-could stumble over. The XML appears last, by renaming: whoever sees it finds the attachments complete. Everything is
+could stumble over. The message appears last, by renaming: whoever sees it finds the attachments complete. Everything is
 fsynced first. A repeat of a delivery leaves the same files; take a file away and a repeat may bring it again, so drop
 repeats by delivery id. Names that begin with a dot are the router's own.
 
@@ -102,8 +102,8 @@ func (a *Adapter) deliver(ctx context.Context, l wire.Layout, d *submission.Deli
 	if err := a.prepare(); err != nil {
 		return err
 	}
-	target, folder := filepath.Join(a.dir, l.XML), filepath.Join(a.dir, l.Folder)
-	if same(target, d.XML) && a.complete(folder, l.Files, d.Attachments) {
+	target, folder := filepath.Join(a.dir, l.Message), filepath.Join(a.dir, l.Folder)
+	if same(target, d.Message) && a.complete(folder, l.Files, d.Attachments) {
 		// A crash may have come between an earlier rename and its fsync.
 		if err := syncFile(target); err != nil {
 			return err
@@ -120,14 +120,14 @@ func (a *Adapter) deliver(ctx context.Context, l wire.Layout, d *submission.Deli
 			return err
 		}
 	}
-	xml := filepath.Join(work, "message.xml")
-	if err := a.write(xml, func(w io.Writer) error { _, err := w.Write(d.XML); return err }); err != nil {
+	whole := filepath.Join(work, "message"+d.Format.Extension())
+	if err := a.write(whole, func(w io.Writer) error { _, err := w.Write(d.Message); return err }); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := os.Rename(xml, target); err != nil {
+	if err := os.Rename(whole, target); err != nil {
 		return err
 	}
 	return syncDir(a.dir)
@@ -202,7 +202,7 @@ func (a *Adapter) attachments(ctx context.Context, work, target string, names []
 	if err != nil {
 		return err
 	}
-	return syncDir(a.dir) // before the XML can be seen
+	return syncDir(a.dir) // before the message can be seen
 }
 
 func (a *Adapter) write(name string, fill func(io.Writer) error) (err error) {

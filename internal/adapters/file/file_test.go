@@ -81,7 +81,7 @@ func received(t *testing.T, dir string) []adaptertest.Received {
 	}
 	for _, name := range names {
 		id := strings.TrimSuffix(filepath.Base(name), ".xml")
-		r := adaptertest.Received{ID: id, XML: read(t, name), Beside: map[string]string{"name": filepath.Base(name)}}
+		r := adaptertest.Received{ID: id, Message: read(t, name), Beside: map[string]string{"name": filepath.Base(name)}}
 		entries, err := os.ReadDir(filepath.Join(dir, id))
 		if err != nil && !os.IsNotExist(err) {
 			t.Fatal(err)
@@ -223,7 +223,7 @@ func TestRepeatAfterChange(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := received(t, dir)
-		if len(got) != 1 || len(got[0].Attachments) != 2 || string(got[0].Attachments[1]) != "zwei" || string(got[0].XML) != string(d.XML) {
+		if len(got) != 1 || len(got[0].Attachments) != 2 || string(got[0].Attachments[1]) != "zwei" || string(got[0].Message) != string(d.Message) {
 			t.Fatalf("%d messages, or not as they were sent", len(got))
 		}
 	}

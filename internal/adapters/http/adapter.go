@@ -172,7 +172,7 @@ func (a *Adapter) exchange(ctx context.Context, via *http.Transport, m *message,
 func (a *Adapter) post(ctx context.Context, via *http.Transport, m *message, token string) (resp trip.Answer, kept bool, f *fault.Error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	out := trip.Whole(m.d.XML)
+	out := trip.Whole(m.d.Message)
 	if len(m.d.Attachments) > 0 {
 		out = trip.NewStream(ctx, m.body.WriteTo)
 	}

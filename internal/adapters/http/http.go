@@ -55,8 +55,8 @@ func Kind() spec.Kind {
 	return spec.Kind{
 		Name:    "http",
 		Summary: "Posts each message to an address of the Fachverfahren, signed by Standard Webhooks.",
-		Doc: `Without attachments the body is the XML (` + "`application/xml`" + `). With attachments it is ` + "`multipart/form-data`" + `: the part
-` + "`message`" + ` is the XML, each part ` + "`attachment`" + ` a file, with ` + "`Content-ID`" + ` (the attachment's id), ` + "`Content-Digest`" + `
+		Doc: `Without attachments the body is the message (` + "`application/xml`" + `, or ` + "`text/csv`, `application/pdf`" + ` after its format). With attachments it is ` + "`multipart/form-data`" + `: the part
+` + "`message`" + ` is the message, each part ` + "`attachment`" + ` a file, with ` + "`Content-ID`" + ` (the attachment's id), ` + "`Content-Digest`" + `
 (sha-512, RFC 9530) and ` + "`Weiche-Purpose`" + `. ` + "`Content-Length`" + ` is always given. A body above 1 MB comes with ` + "`Expect: 100-continue`" + `:
 a refusal before it is sent spares both ends the transfer.
 

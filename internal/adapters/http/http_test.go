@@ -92,7 +92,7 @@ func (f *fachverfahren) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	mediaType, params, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if mediaType == "application/xml" {
-		m.XML = body
+		m.Message = body
 	} else {
 		parts := multipart.NewReader(bytes.NewReader(body), params["boundary"])
 		for {
@@ -102,7 +102,7 @@ func (f *fachverfahren) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			}
 			b, _ := io.ReadAll(p)
 			if p.FormName() == "message" {
-				m.XML = b
+				m.Message = b
 			} else {
 				m.Attachments = append(m.Attachments, b)
 			}

@@ -35,7 +35,7 @@ func BenchmarkDeliver(b *testing.B) {
 	d := &submission.Delivery{
 		ID: "d", SubmissionID: "s", CaseID: "c", Portal: "service-bw", Land: "08", Service: "99050012104000", Destination: "08-bauamt",
 		Format: submission.Format{Standard: "xbau", Version: "2.6", Message: "m.0200"}, Authority: submission.Authority{Key: "bab:08115003"},
-		Attempt: 1, Traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", XML: bytes.Repeat([]byte("x"), 6<<10),
+		Attempt: 1, Traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", Message: bytes.Repeat([]byte("x"), 6<<10),
 	}
 	b.ReportAllocs()
 	for b.Loop() {

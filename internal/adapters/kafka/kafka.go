@@ -52,8 +52,8 @@ func Kind() spec.Kind {
 		Name:    "kafka",
 		Summary: "Appends each message to a topic of the Fachverfahren.",
 		Doc: `Each message is one CloudEvent in binary mode, appended with acks=all. The record's key is the case id, so the
-messages of a case keep their order. The value is the XML (` + "`content-type: application/xml`" + `), or, where there are
-attachments, a ` + "`multipart/related`" + ` body (RFC 2387): first part the XML, then one part for each attachment with
+messages of a case keep their order. The value is the message (` + "`content-type: application/xml`, or `text/csv`, `application/pdf`" + ` after its format), or, where there are
+attachments, a ` + "`multipart/related`" + ` body (RFC 2387): first part the message, then one part for each attachment with
 ` + "`Content-Disposition`, `Content-Type`, `Content-ID`, `Content-Digest` (sha-512, RFC 9530) and `Weiche-Purpose`" + `.
 
 | header | value |
@@ -284,7 +284,7 @@ func (a *Adapter) Deliver(ctx context.Context, d *submission.Delivery) error {
 		return fault.Of(err)
 	}
 	body := wire.NewBody(d, "related")
-	size := int64(len(d.XML))
+	size := int64(len(d.Message))
 	for _, f := range d.Attachments {
 		size += f.Size // before anything is read into memory
 	}

@@ -77,7 +77,7 @@ func received(t *testing.T, b *bus.Bus, topic string) []adaptertest.Received {
 		case err != nil:
 			t.Fatal(err)
 		case mediaType == "application/xml":
-			m.XML = r.Value
+			m.Message = r.Value
 		default:
 			parts := multipart.NewReader(bytes.NewReader(r.Value), params["boundary"])
 			for {
@@ -89,8 +89,8 @@ func received(t *testing.T, b *bus.Bus, topic string) []adaptertest.Received {
 					t.Fatal(err)
 				}
 				body, _ := io.ReadAll(p)
-				if m.XML == nil {
-					m.XML = body
+				if m.Message == nil {
+					m.Message = body
 				} else {
 					m.Attachments = append(m.Attachments, body)
 				}

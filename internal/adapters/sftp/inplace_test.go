@@ -91,7 +91,7 @@ func (s *sshd) spoil(d *submission.Delivery, nth int) string {
 func (s *sshd) mustHold(d *submission.Delivery, attachments ...[]byte) {
 	s.t.Helper()
 	got := s.received()
-	if len(got) != 1 || !bytes.Equal(got[0].XML, d.XML) || len(got[0].Attachments) != len(attachments) {
+	if len(got) != 1 || !bytes.Equal(got[0].Message, d.Message) || len(got[0].Attachments) != len(attachments) {
 		s.t.Fatal("what came out is not what went in")
 	}
 	for i, a := range attachments {

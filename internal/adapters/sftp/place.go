@@ -54,7 +54,7 @@ func (p *placing) deliver(ctx context.Context) error {
 
 // finish makes durable what lies in its place.
 func (p *placing) finish() error {
-	for _, name := range []string{path.Join(p.dir, p.l.XML), p.dir} {
+	for _, name := range []string{path.Join(p.dir, p.l.Message), p.dir} {
 		if err := p.sync(name); err != nil {
 			return err
 		}
@@ -74,15 +74,15 @@ func (p *placing) place(ctx context.Context) error {
 			return err
 		}
 	}
-	xml := p.work("message.xml")
-	err := p.upload(xml, func(w io.Writer) error { _, err := w.Write(p.d.XML); return err })
+	whole := p.work("message" + p.d.Format.Extension())
+	err := p.upload(whole, func(w io.Writer) error { _, err := w.Write(p.d.Message); return err })
 	if err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := p.rename(xml, path.Join(p.dir, p.l.XML)); err != nil {
+	if err := p.rename(whole, path.Join(p.dir, p.l.Message)); err != nil {
 		return err
 	}
 	return p.finish()
@@ -126,7 +126,7 @@ func (p *placing) folder(ctx context.Context) error {
 			return err
 		}
 	}
-	return p.sync(p.dir) // before the XML can be seen
+	return p.sync(p.dir) // before the message can be seen
 }
 
 // mend moves files into the folder that is in place, each over the wrong one.
@@ -161,7 +161,7 @@ func (p *placing) tidy(folder string) error {
 
 // done says that everything lies in its place.
 func (p *placing) done(ctx context.Context) bool {
-	if !p.same(path.Join(p.dir, p.l.XML), p.d.XML) {
+	if !p.same(path.Join(p.dir, p.l.Message), p.d.Message) {
 		return false
 	}
 	for i, f := range p.d.Attachments {

@@ -3,7 +3,7 @@
 // beside it, as the file adapter does.
 //
 // Everything is written under .weiche/<delivery id>/ first. The folder is moved
-// into place as a whole, the XML last and at once. What an attempt leaves behind
+// into place as a whole, the message last and at once. What an attempt leaves behind
 // there is found again by the next one and compared with the message's own bytes,
 // block by block: what is the same is not sent again, and nothing else is
 // believed, neither a length nor a name.
@@ -33,9 +33,9 @@ func Kind() spec.Kind {
 	return spec.Kind{
 		Name:    "sftp",
 		Summary: "Puts each message into a directory of an SFTP server.",
-		Doc: `Files and names are those of ` + "`file`" + `: ` + "`<delivery id>.xml`" + `, and attachments in a folder ` + "`<delivery id>/`" + ` as
-` + "`01-<name>`, `02-<name>`" + `. **The XML appears last, by renaming: whoever sees it finds the attachments complete.** Take
-first the XML, then the folder. A repeat of a delivery leaves the same files; take a file away and a repeat may bring it
+		Doc: `Files and names are those of ` + "`file`" + `: ` + "`<delivery id>.xml`" + ` (or ` + "`.csv`, `.pdf`" + ` after its format), and attachments in a folder ` + "`<delivery id>/`" + ` as
+` + "`01-<name>`, `02-<name>`" + `. **The message appears last, by renaming: whoever sees it finds the attachments complete.** Take
+first the message, then the folder. A repeat of a delivery leaves the same files; take a file away and a repeat may bring it
 again, so drop repeats by delivery id. Rights are those the server gives to new files (the account's umask).
 
 What is not complete lies in ` + "`.weiche/<delivery id>/`" + `. After an interruption the next attempt goes on there: it reads
@@ -205,7 +205,7 @@ func (a *Adapter) attempt(ctx context.Context, d *submission.Delivery, l wire.La
 // back four times (before it, in its place, where it was left, and after it), and
 // ample room for answers.
 func budget(d *submission.Delivery) int64 {
-	n := int64(len(d.XML))
+	n := int64(len(d.Message))
 	for _, f := range d.Attachments {
 		n += f.Size
 	}

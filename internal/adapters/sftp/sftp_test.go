@@ -219,7 +219,7 @@ func TestLinkIsNotFollowed(t *testing.T) {
 	if string(read(t, victim)) != "mine" {
 		t.Error("a file outside was written to")
 	}
-	if got := x.received(); len(got) != 1 || !bytes.Equal(got[0].XML, d.XML) {
+	if got := x.received(); len(got) != 1 || !bytes.Equal(got[0].Message, d.Message) {
 		t.Error("the message did not come out")
 	}
 }
@@ -235,7 +235,7 @@ func TestForeignFilesGiveWay(t *testing.T) {
 	must(t, os.Chown(folder, x.uid, x.gid))
 	must(t, open(t, deps, x.base(deps)).Deliver(t.Context(), d))
 	got := x.received()
-	if len(got) != 1 || !bytes.Equal(got[0].XML, d.XML) || len(got[0].Attachments) != 2 || string(got[0].Attachments[1]) != "zwei" {
+	if len(got) != 1 || !bytes.Equal(got[0].Message, d.Message) || len(got[0].Attachments) != 2 || string(got[0].Attachments[1]) != "zwei" {
 		t.Error("what came out is not what went in")
 	}
 }

@@ -148,7 +148,7 @@ func (s *sshd) received() []adaptertest.Received {
 	must(t, err)
 	for _, name := range names {
 		id := strings.TrimSuffix(filepath.Base(name), ".xml")
-		r := adaptertest.Received{ID: id, XML: read(t, name), Beside: map[string]string{"name": filepath.Base(name)}}
+		r := adaptertest.Received{ID: id, Message: read(t, name), Beside: map[string]string{"name": filepath.Base(name)}}
 		entries, err := os.ReadDir(filepath.Join(s.inbox, id))
 		if err != nil && !os.IsNotExist(err) {
 			t.Fatal(err)

@@ -52,7 +52,7 @@ func TestContent(t *testing.T) {
 	if len(m.Parts) != len(names)+2 {
 		t.Fatalf("the mail has %d parts, %d were expected", len(m.Parts), len(names)+2)
 	}
-	if p := m.Parts[1]; p.Type != "application/xml" || p.Filename != d.ID+".xml" || !bytes.Equal(p.Content, d.XML) {
+	if p := m.Parts[1]; p.Type != "application/xml" || p.Filename != d.ID+".xml" || !bytes.Equal(p.Content, d.Message) {
 		t.Errorf("the XML came as %s %s", p.Type, p.Filename)
 	}
 	for i, p := range m.Parts[1:] {

@@ -397,7 +397,7 @@ func (m parsed) received() adaptertest.Received {
 		case 0:
 			r.Beside["text"] = string(p.Content)
 		case 1:
-			r.XML = p.Content
+			r.Message = p.Content
 			r.Beside["name of the XML"] = p.Filename
 		default:
 			r.Attachments = append(r.Attachments, p.Content)

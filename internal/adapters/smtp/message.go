@@ -126,11 +126,11 @@ func multipart(head, boundary string, parts ...entity) entity {
 	}}
 }
 
-// content is the message: a few words for a person, the XML, the attachments.
+// content is the message: a few words for a person, the message itself, the attachments.
 func content(d *submission.Delivery) entity {
 	parts := []entity{
 		text("Content-Type: text/plain; charset=us-ascii\r\n", words(d)),
-		encodedBytes(partHead("application/xml", wire.Token(d.ID)+".xml", "message."+wire.Token(d.ID), "", digestOf(d.XML)), d.XML),
+		encodedBytes(partHead(d.Format.MediaType(), wire.Token(d.ID)+d.Format.Extension(), "message."+wire.Token(d.ID), "", digestOf(d.Message)), d.Message),
 	}
 	for i, a := range d.Attachments {
 		sum, _ := hex.DecodeString(a.SHA512)
@@ -199,7 +199,7 @@ func words(d *submission.Delivery) string {
 	if d.Test {
 		note = "Dies ist ein Test.\r\n\r\n"
 	}
-	return note + fmt.Sprintf("Der Antrag liegt als XML bei, seine Anlagen folgen.\r\n\r\n"+
+	return note + fmt.Sprintf("Der Antrag liegt bei, seine Anlagen folgen.\r\n\r\n"+
 		"Leistung:   %s\r\nFormat:     %s\r\nAntrag:     %s\r\nVorgang:    %s\r\nZustellung: %s\r\n\r\n"+
 		"Kommt eine Zustellung mit derselben Kennung noch einmal, ist sie eine Wiederholung.\r\n",
 		clean(string(d.Service)), clean(d.Format.String()), clean(d.SubmissionID), clean(d.CaseID), clean(d.ID))

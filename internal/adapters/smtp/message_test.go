@@ -19,7 +19,7 @@ func TestSizeIsExact(t *testing.T) {
 	a := &Adapter{from: "weiche@land.test", to: []string{"bauamt@bauamt.test", "archiv@bauamt.test"}, maxMessage: 1 << 30}
 	for n := range 240 {
 		d := adaptertest.NewDelivery(make([]byte, n), nil, make([]byte, 57*n))
-		d.XML = bytes.Repeat([]byte("x"), n)
+		d.Message = bytes.Repeat([]byte("x"), n)
 		d.Test = n%2 == 0
 		e, _, err := a.compose(t.Context(), d)
 		if err != nil {

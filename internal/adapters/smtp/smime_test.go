@@ -100,7 +100,7 @@ func bothRead(t *testing.T, d *submission.Delivery, entity []byte) {
 	must(t, os.WriteFile(path, entity, 0o600))
 	m := parse(t, path)[0]
 	r := m.received()
-	if m.Type != "multipart/mixed" || !bytes.Equal(r.XML, d.XML) || len(r.Attachments) != 2 || !bytes.Equal(r.Attachments[0], []byte("Anlage "+adaptertest.Canary)) {
+	if m.Type != "multipart/mixed" || !bytes.Equal(r.Message, d.Message) || len(r.Attachments) != 2 || !bytes.Equal(r.Attachments[0], []byte("Anlage "+adaptertest.Canary)) {
 		t.Errorf("a %s with %d parts came out, and not what went in", m.Type, len(m.Parts))
 	}
 }

@@ -48,7 +48,7 @@ func Kind() spec.Kind {
 	return spec.Kind{
 		Name:    "smtp",
 		Summary: "Sends each message as a mail to mailboxes of the Fachverfahren, through a submission server.",
-		Doc: `The mail is ` + "`multipart/mixed`" + `: a few words for a person, then the XML (` + "`application/xml`, `<delivery id>.xml`" + `), then the
+		Doc: `The mail is ` + "`multipart/mixed`" + `: a few words for a person, then the message (` + "`<delivery id>.xml`" + `, or ` + "`.csv`, `.pdf`" + ` after its format), then the
 attachments, named ` + "`01-<name>`, `02-<name>`" + ` with the names the portal gave, freed of everything a file system or a
 person could stumble over (beyond ASCII by RFC 2231). Each part has ` + "`Content-ID`" + ` and, over its decoded bytes, ` + "`Content-Digest`" + `
 (sha-512). With S/MIME all that is inside.
@@ -102,7 +102,7 @@ a mailbox may see it twice.
 			{Name: "from", Type: spec.Text, Required: true, Example: "weiche@land.example", Doc: "The sender, an address without a name. Its domain is part of the Message-ID: a change makes repeats look new but for `Weiche-Delivery-Id`."},
 			{Name: "to", Type: spec.List, Required: true, Example: "[bauamt@stadt.example]", Doc: "The recipients, addresses without names, at most 100. They see each other."},
 			{Name: "bounces_to", Type: spec.Text, Doc: "Where bounces go (the envelope's sender); `from` where empty."},
-			{Name: "max_message", Type: spec.Size, Default: config.Bytes(25 << 20), Doc: "Largest mail as it is sent, that is, a good third larger than XML and attachments. With S/MIME at most 100 MB, because the mail is held in memory: up to five times its size while it is signed and encrypted (512 MB for all destinations together, others wait), twice its size until it is sent (as much as one largest mail for each destination)."},
+			{Name: "max_message", Type: spec.Size, Default: config.Bytes(25 << 20), Doc: "Largest mail as it is sent, that is, a good third larger than message and attachments. With S/MIME at most 100 MB, because the mail is held in memory: up to five times its size while it is signed and encrypted (512 MB for all destinations together, others wait), twice its size until it is sent (as much as one largest mail for each destination)."},
 			{Name: "encrypt_to_file", Type: spec.Path, Doc: "PEM file with the recipients' certificates (RSA). Where given, the mail is encrypted to all of them by S/MIME (AES-256-CBC). Each must be valid; who vouches for it is not asked, because it is named here."},
 			{Name: "sign_cert_file", Type: spec.Path, Doc: "Certificate (PEM, then those between it and the authority) to sign with by S/MIME (SHA-256), with `sign_key_file`. It should name `from`."},
 			{Name: "sign_key_file", Type: spec.Path, Doc: "Private key of the certificate (PEM, RSA or ECDSA)."},

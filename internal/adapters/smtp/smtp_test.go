@@ -416,7 +416,7 @@ func TestBounce(t *testing.T) {
 	if !bytes.Contains(raw, []byte("Message-ID: <"+d.ID+"@land.test>")) || !bytes.Contains(raw, []byte("Original-Envelope-ID: "+d.ID)) {
 		t.Errorf("the bounce does not name the delivery:\n%s", raw)
 	}
-	if bytes.Contains(raw, []byte("Content-Disposition: attachment")) || bytes.Contains(raw, []byte(base64.StdEncoding.EncodeToString(d.XML)[:60])) {
+	if bytes.Contains(raw, []byte("Content-Disposition: attachment")) || bytes.Contains(raw, []byte(base64.StdEncoding.EncodeToString(d.Message)[:60])) {
 		t.Error("the bounce carries the message")
 	}
 }

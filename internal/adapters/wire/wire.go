@@ -1,5 +1,5 @@
-// Package wire is the shape a message has when it leaves: the XML alone, or a
-// multipart body of XML and attachments whose bytes are the same at every
+// Package wire is the shape a message has when it leaves: the message alone, or a
+// multipart body of message and attachments whose bytes are the same at every
 // attempt, and the payload-free facts that travel beside it.
 //
 // It opens no connection and keeps no body in memory.
@@ -31,8 +31,6 @@ const (
 	PartAttachment = "attachment"
 )
 
-const xmlType = "application/xml"
-
 // Body writes a delivery's body. Its bytes depend on the message and its
 // attachments alone, so a signature over one writing holds for the next.
 type Body struct {
@@ -52,8 +50,8 @@ func NewBody(d *submission.Delivery, subtype string) *Body {
 	// forge further parts. It is a hash over everything it separates, so nobody
 	// can place it inside; and it is the same at every attempt.
 	h := sha256.New()
-	_, _ = fmt.Fprintf(h, "%s\n%d\n", d.ID, len(d.XML))
-	_, _ = h.Write(d.XML)
+	_, _ = fmt.Fprintf(h, "%s\n%d\n", d.ID, len(d.Message))
+	_, _ = h.Write(d.Message)
 	for _, a := range d.Attachments {
 		_, _ = fmt.Fprintf(h, "\n%s %d", a.SHA512, a.Size)
 	}
@@ -63,12 +61,13 @@ func NewBody(d *submission.Delivery, subtype string) *Body {
 
 // ContentType is the media type of the body.
 func (b *Body) ContentType() string {
+	own := b.d.Format.MediaType()
 	if b.boundary == "" {
-		return xmlType
+		return own
 	}
 	t := "multipart/" + b.subtype + "; boundary=" + b.boundary
 	if b.subtype == "related" {
-		t += `; type="` + xmlType + `"` // RFC 2387
+		t += `; type="` + own + `"` // RFC 2387
 	}
 	return t
 }
@@ -99,18 +98,18 @@ func (e *SourceError) Fault() *fault.Error {
 // is a *SourceError.
 func (b *Body) WriteTo(ctx context.Context, w io.Writer) error {
 	if b.boundary == "" {
-		_, err := w.Write(b.d.XML)
+		_, err := w.Write(b.d.Message)
 		return err
 	}
 	mw := multipart.NewWriter(w)
 	if err := mw.SetBoundary(b.boundary); err != nil {
 		return err
 	}
-	p, err := mw.CreatePart(b.header(PartMessage, "message.xml", xmlType))
+	p, err := mw.CreatePart(b.header(PartMessage, "message"+b.d.Format.Extension(), b.d.Format.MediaType()))
 	if err != nil {
 		return err
 	}
-	if _, err := p.Write(b.d.XML); err != nil {
+	if _, err := p.Write(b.d.Message); err != nil {
 		return err
 	}
 	for i, a := range b.d.Attachments {
@@ -186,7 +185,7 @@ func (c *Counter) Write(p []byte) (int, error) { c.N += int64(len(p)); return le
 // Bound returns a size in bytes that the body does not exceed, without reading
 // an attachment.
 func (b *Body) Bound() int64 {
-	n := int64(len(b.d.XML)) + 1024
+	n := int64(len(b.d.Message)) + 1024
 	for _, a := range b.d.Attachments {
 		n += a.Size + 2048
 	}
@@ -197,7 +196,7 @@ func (b *Body) Bound() int64 {
 // attachments it is the message's own bytes, not a copy.
 func (b *Body) Bytes(ctx context.Context) ([]byte, error) {
 	if b.boundary == "" {
-		return b.d.XML, nil
+		return b.d.Message, nil
 	}
 	var buf bytes.Buffer
 	if err := b.WriteTo(ctx, &buf); err != nil {

@@ -3,6 +3,7 @@ package xta
 import (
 	"bytes"
 	"fmt"
+	"mime"
 	"strings"
 	"time"
 
@@ -102,7 +103,12 @@ func (m metadata) fill(d *submission.Delivery, s string) string {
 func container(d *submission.Delivery) []byte {
 	var b bytes.Buffer
 	b.WriteString(`<xta:GenericContentContainer><xta:ContentContainer>`)
-	content(&b, "Message", "application/xml", "UTF-8", d.ID+".xml", d.ID, int64(len(d.XML)), cidMessage)
+	mediaType, params, _ := mime.ParseMediaType(d.Format.MediaType())
+	encoding := strings.ToUpper(params["charset"])
+	if mediaType == "application/xml" {
+		encoding = "UTF-8"
+	}
+	content(&b, "Message", mediaType, encoding, d.ID+d.Format.Extension(), d.ID, int64(len(d.Message)), cidMessage)
 	for i, a := range d.Attachments {
 		content(&b, "Attachment", wire.MediaType(a.MIMEType), "", wire.SafeName(a.Filename, i), wire.Token(a.ID), a.Size, fmt.Sprintf(cidAttachment, i+1))
 	}
@@ -129,7 +135,7 @@ func content(b *bytes.Buffer, element, mediaType, encoding, filename, id string,
 
 // size is that of all contents, in bytes.
 func size(d *submission.Delivery) int64 {
-	n := int64(len(d.XML))
+	n := int64(len(d.Message))
 	for _, a := range d.Attachments {
 		n += a.Size
 	}

@@ -25,7 +25,7 @@ const (
 
 // pack is a request's body, MIME multipart/related of XOP (W3C XOP 1.0 section
 // 4.1, as the WSDL's policy demands of every message): the envelope, and for
-// sendMessage the XML and the attachments, whose bytes pass through and are never
+// sendMessage the message and the attachments, whose bytes pass through and are never
 // kept.
 type pack struct {
 	contentType string
@@ -55,7 +55,7 @@ func newPack(o operation, envelope []byte, d *submission.Delivery) *pack {
 	p.text(string(envelope))
 	if d != nil {
 		part("application/octet-stream", cidMessage)
-		p.text(string(d.XML))
+		p.text(string(d.Message))
 		for i := range d.Attachments {
 			part("application/octet-stream", fmt.Sprintf(cidAttachment, i+1))
 			p.pieces = append(p.pieces, piece{file: &d.Attachments[i]})

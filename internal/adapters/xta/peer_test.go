@@ -318,7 +318,7 @@ func (p *peer) messages(t *testing.T) []message {
 		for line := range strings.Lines(string(read(d, "attachments"))) {
 			m.attachments = append(m.attachments, strings.TrimRight(line, "\n"))
 		}
-		m.received = adaptertest.Received{ID: m.properties["id"], XML: read(d, "message"), Beside: m.properties}
+		m.received = adaptertest.Received{ID: m.properties["id"], Message: read(d, "message"), Beside: m.properties}
 		files, err := filepath.Glob(filepath.Join(d, "attachment-*"))
 		if err != nil {
 			t.Fatal(err)

@@ -43,7 +43,7 @@ it (` + "`sendMessage`" + `), and ` + "`getTransportReport`" + ` is asked every 
 delivery is *handed over*: it waits and holds its case, and no attempt is counted. After an unknown answer the report is
 asked before anything is sent again, and then under the same message id.
 
-The container holds the XML as ` + "`Message`" + ` (` + "`id`" + ` is the delivery id, ` + "`filename`" + ` is ` + "`<delivery id>.xml`" + `) and each file as
+The container holds the message as ` + "`Message`" + ` (` + "`id`" + ` is the delivery id, ` + "`filename`" + ` is ` + "`<delivery id>.xml`" + `, or ` + "`.csv`, `.pdf`" + ` after its format) and each file as
 ` + "`Attachment`" + ` (` + "`filename`" + ` is ` + "`01-<name>`, `02-<name>`" + ` with the names the portal gave, freed of everything a file system or a
 person could stumble over). A redrive of what was refused comes under another
 message id: drop repeats by the ` + "`id`" + ` of ` + "`Message`" + `. The bytes travel as MTOM
@@ -57,7 +57,7 @@ parts and are never kept in memory; there is no encryption from end to end.
 | ` + "`MessageID`" + ` | the server's own |
 | ` + "`ProcessRef/Requester`" + ` | the case id |
 | ` + "`Service`, `BusinessScenario`, `MessageType`, `ServiceQuality`" + ` | as set |
-| ` + "`MsgSize`" + ` | bytes of XML and attachments |
+| ` + "`MsgSize`" + ` | bytes of message and attachments |
 
 In ` + "`service`, `message_type`, `message_type_list`, `message_type_list_version`, `payload_schema`" + ` stand, where wanted, ` + "`{standard}`, `{version}`, `{message}`" + ` of the
 message's format.
@@ -98,7 +98,7 @@ message's format.
 			{Name: "service_profile", Type: spec.Text, Doc: "The XTA service profile (`ServiceQuality`); left out where empty."},
 			{Name: "report_interval", Type: spec.Duration, Default: time.Minute, Doc: "How long after sending, and after each open report, the report is asked."},
 			{Name: "report_limit", Type: spec.Duration, Default: 7 * 24 * time.Hour, Doc: "How long a report may stay open after the server took the message. Then the delivery goes to the dead letters (`no-report`), without being sent again, and holds its case until somebody redrives it, which asks the report first, or closes it. 0: for ever."},
-			{Name: "max_message", Type: spec.Size, Default: config.Bytes(40_000_000), Doc: "Most bytes of XML and attachments together. The standard allows 40 MB."},
+			{Name: "max_message", Type: spec.Size, Default: config.Bytes(40_000_000), Doc: "Most bytes of message and attachments together. The standard allows 40 MB."},
 			dial.Field(),
 			{Name: "connect_timeout", Type: spec.Duration, Default: 10 * time.Second, Doc: "For connecting, and again for the TLS handshake. The whole step is bounded by the destination's policy."},
 			{Name: "idle_connections", Type: spec.Number, Default: 8, Doc: "Connections kept open between messages."},
