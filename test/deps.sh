@@ -8,7 +8,7 @@
 # packages would start their servers, and the tests start their own.
 
 # command:package, several packages joined by +
-needed="xmllint:libxml2-utils promtool:prometheus java:openjdk-17-jre-headless javac:openjdk-17-jdk-headless mvn:maven
+needed="xmllint:libxml2-utils pdftotext:poppler-utils promtool:prometheus java:openjdk-17-jre-headless javac:openjdk-17-jdk-headless mvn:maven
 gcc:gcc python3:python3 openssl:openssl sshd:openssh-server exim4:exim4-daemon-heavy saslpasswd2:sasl2-bin+libsasl2-modules"
 services="ssh.service ssh.socket exim4.service prometheus.service saslauthd.service"
 policy=${WEICHE_POLICY:-/usr/sbin/policy-rc.d}

@@ -99,9 +99,16 @@ func (l *Library) Portal(id string) (submission.Authority, bool) {
 }
 
 // Message implements dispatch.Catalogue: it maps the form and checks the
-// message, always.
+// message, always. A built-in format has no rules to check.
 func (l *Library) Message(j dispatch.Job) ([]byte, error) {
-	m, in, err := l.mapping(j)
+	proc, in, err := l.input(j)
+	if err != nil {
+		return nil, err
+	}
+	if j.Format.BuiltIn() {
+		return proc.Document(j.Format, in)
+	}
+	m, err := mapping(proc, j.Format)
 	if err != nil {
 		return nil, err
 	}
@@ -120,9 +127,20 @@ func (l *Library) Message(j dispatch.Job) ([]byte, error) {
 	return xml, nil
 }
 
-// mapping finds the mapping of a job and what it is given.
-func (l *Library) mapping(j dispatch.Job) (*transform.Mapping, transform.Input, error) {
-	fail := func(r fault.Reason, text string, args ...any) (*transform.Mapping, transform.Input, error) {
+// mapping finds a process's mapping to a format.
+func mapping(proc *catalog.Process, f submission.Format) (*transform.Mapping, error) {
+	if m := proc.Mappings[f]; m != nil {
+		return m, nil
+	}
+	if std := proc.Missing[f]; std != "" {
+		return nil, fault.New(fault.Permanent, fault.ReasonStandardMissing, "standard %s is not installed; `router standards import` it and redrive", std)
+	}
+	return nil, fault.New(fault.Permanent, fault.ReasonNoFormat, "process %s has no mapping to %s", proc.ID, f)
+}
+
+// input finds the process of a job and what its mappings are given.
+func (l *Library) input(j dispatch.Job) (*catalog.Process, transform.Input, error) {
+	fail := func(r fault.Reason, text string, args ...any) (*catalog.Process, transform.Input, error) {
 		return nil, transform.Input{}, fault.New(fault.Permanent, r, text, args...)
 	}
 	land, ok := l.Config.Lands[j.Meta.Land]
@@ -137,18 +155,11 @@ func (l *Library) mapping(j dispatch.Job) (*transform.Mapping, transform.Input, 
 	if !ok {
 		return fail(fault.ReasonUnknownService, "the process library has no entry for service %s", j.Meta.Service)
 	}
-	m := proc.Mappings[j.Format]
-	if m == nil {
-		if std := proc.Missing[j.Format]; std != "" {
-			return fail(fault.ReasonStandardMissing, "standard %s is not installed; `router standards import` it and redrive", std)
-		}
-		return fail(fault.ReasonNoFormat, "process %s has no mapping to %s", proc.ID, j.Format)
-	}
 	form, err := j.Envelope.Form()
 	if err != nil {
 		return fail(fault.ReasonUndecodable, "the form is not JSON")
 	}
-	return m, transform.Input{
+	return proc, transform.Input{
 		Form: form, Envelope: j.Envelope,
 		Message: transform.MessageInput{ID: j.MessageID, CreatedAt: j.CreatedAt},
 		Submission: transform.SubmissionInput{ID: j.Meta.ID, CaseID: j.Meta.CaseID, Service: j.Meta.Service, Region: j.Meta.Region,

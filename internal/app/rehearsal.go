@@ -32,7 +32,11 @@ func (r rehearsal) Rehearse(m submission.Meta, env *submission.Envelope) []intak
 
 // rehearse returns what one message breaks by the form's fault.
 func (l *Library) rehearse(j dispatch.Job) []intake.Fault {
-	m, in, err := l.mapping(j)
+	proc, in, err := l.input(j)
+	if err != nil || j.Format.BuiltIn() {
+		return nil
+	}
+	m, err := mapping(proc, j.Format)
 	if err != nil || m.Settled() && in.Portal.Key != "" && in.Portal.Name != "" {
 		return nil
 	}

@@ -17,6 +17,7 @@ import (
 	"weiche/internal/config"
 	"weiche/internal/submission"
 	"weiche/internal/transform"
+	"weiche/internal/transform/document"
 	"weiche/internal/transform/standard"
 )
 
@@ -141,8 +142,19 @@ func (c *Catalog) Processes() []*Process {
 	return out
 }
 
-// Mappable says whether the process has a working mapping to the format.
-func (p *Process) Mappable(f submission.Format) bool { return p.Mappings[f] != nil }
+// Mappable says whether the process has a working mapping to the format. Every
+// process can be turned into the built-in ones.
+func (p *Process) Mappable(f submission.Format) bool { return f.BuiltIn() || p.Mappings[f] != nil }
+
+// Document writes a submission in a built-in format. The error is a *fault.Error,
+// permanent, and names no value.
+func (p *Process) Document(f submission.Format, in transform.Input) ([]byte, error) {
+	d, err := document.New(p.Name.DE, p.Schema, in)
+	if err != nil {
+		return nil, err
+	}
+	return d.Write(f)
+}
 
 // Mappable says whether the service can be mapped to the format.
 func (c *Catalog) Mappable(s submission.Service, f submission.Format) bool {
@@ -269,6 +281,10 @@ func (l *loader) formats(p *Process, y *processYAML, line int, std *standard.Ins
 			l.fail(key.Line, "the format %s stands twice", f)
 			continue
 		}
+		if f.BuiltIn() {
+			l.fail(key.Line, "the format %s needs no mapping: every service can be turned into it", f)
+			continue
+		}
 		p.Formats = append(p.Formats, f)
 		file, ok := l.path(value.Line, "mapping", value.Value)
 		if !ok {
@@ -331,8 +347,8 @@ func (l *loader) example(p *Process, n *yaml.Node) {
 	}
 	for format, file := range y.Expected {
 		f, err := submission.ParseFormat(format)
-		if err != nil || !slices.Contains(p.Formats, f) {
-			l.fail(n.Line, "expected: %q is none of the process's formats", format)
+		if err != nil || f != submission.FormatCSV && !slices.Contains(p.Formats, f) {
+			l.fail(n.Line, "expected: %q is neither one of the process's formats nor %s", format, submission.FormatCSV)
 			continue
 		}
 		if path, ok := l.path(n.Line, "expected", file); ok {

@@ -47,7 +47,7 @@ var (
 func (p *Process) Run(update bool) []Result {
 	var out []Result
 	for _, e := range p.Examples {
-		for _, f := range p.Formats {
+		for _, f := range append(p.Formats[:len(p.Formats):len(p.Formats)], submission.FormatCSV) {
 			if e.Expected[f] == "" {
 				continue
 			}
@@ -144,6 +144,10 @@ func (p *Process) runExample(e Example, f submission.Format, update bool, r *Res
 	for _, v := range violations {
 		fail("the form is refused at %q: %s", v.Pointer, v.Text)
 	}
+	if f.BuiltIn() {
+		p.runDocument(e, f, in, update, r)
+		return
+	}
 	m := p.Mappings[f]
 	xml, err := m.Apply(in)
 	if err != nil {
@@ -191,4 +195,28 @@ func (p *Process) runExample(e Example, f submission.Format, update bool, r *Res
 		return
 	}
 	fail("the message is not the expected one: %s", difference)
+}
+
+// runDocument compares what a built-in format makes of an example byte by byte.
+func (p *Process) runDocument(e Example, f submission.Format, in transform.Input, update bool, r *Result) {
+	fail := func(text string, args ...any) { r.Faults = append(r.Faults, fmt.Sprintf(text, args...)) }
+	got, err := p.Document(f, in)
+	if err != nil {
+		fail("%v", err)
+		return
+	}
+	want, err := os.ReadFile(e.Expected[f])
+	switch {
+	case err == nil && bytes.Equal(got, want):
+	case update:
+		if err := os.WriteFile(e.Expected[f], got, 0o644); err != nil {
+			fail("the expected document cannot be written: %s", osText(err))
+			return
+		}
+		r.Updated = true
+	case err != nil:
+		fail("the expected document cannot be read: %s", osText(err))
+	default:
+		fail("the document is not the expected one, %s", e.Expected[f])
+	}
 }

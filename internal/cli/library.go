@@ -202,7 +202,7 @@ func asIfInstalled(lib *app.Library) (map[submission.Land]*routing.Table, []stri
 			if o.Process != "" {
 				p, ok = lib.Catalog.Process(o.Process)
 			}
-			return ok && slices.Contains(p.Formats, f)
+			return ok && (f.BuiltIn() || slices.Contains(p.Formats, f))
 		})
 	}
 	var missing []string

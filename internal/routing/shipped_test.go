@@ -15,7 +15,7 @@ const shipped = "../../config"
 
 // mapped is what the shipped process library turns each service into.
 func mapped(s submission.Service, f submission.Format) bool {
-	return slices.Contains(map[submission.Service][]string{
+	return f.BuiltIn() || slices.Contains(map[submission.Service][]string{
 		"99012008001000": {"xbau/2.6/baugenehmigung.antrag.0200", "xbau/2.5/baugenehmigung.antrag.0200"},
 		"99012010001000": {"xbau/2.6/vorbescheid.antrag.0210", "antrag/1.0/antrag"},
 		"99012020189000": {"xbau/2.6/anzeige.baubeginn.0900", "antrag/1.0/antrag"},
