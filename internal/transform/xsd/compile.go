@@ -42,21 +42,22 @@ func Compile(fsys fs.FS, entries []string, resolve Resolve) (*Schema, error) {
 func newCompiler(fsys fs.FS, resolve Resolve) *compiler {
 	return &compiler{
 		fsys: fsys, resolve: resolve, names: newNames(),
-		globals: map[globalKey]*node{}, targets: map[string]*string{}, loaded: map[loadKey]bool{}, contents: map[string][]byte{},
+		globals: map[globalKey]*node{}, originals: map[*node]*node{}, targets: map[string]*string{}, loaded: map[loadKey]bool{}, contents: map[string][]byte{},
 		elements: map[*node]*Element{}, types: map[*node]*Type{}, declaredAttributes: map[*node]*Attribute{}, nodes: map[*Type]*node{},
 		progress: map[*node]progress{}, patterns: map[string]*pattern{}, budget: newPatternBudget(), keys: map[Name]*constraint{},
 	}
 }
 
 type compiler struct {
-	fsys     fs.FS
-	resolve  Resolve
-	names    *names
-	targets  map[string]*string // target namespaces by file, nil for none
-	loaded   map[loadKey]bool
-	contents map[string][]byte // by namespace and name of the file, to know copies
-	order    []*node           // global components as they come
-	globals  map[globalKey]*node
+	fsys      fs.FS
+	resolve   Resolve
+	names     *names
+	targets   map[string]*string // target namespaces by file, nil for none
+	loaded    map[loadKey]bool
+	contents  map[string][]byte // by namespace and name of the file, to know copies
+	order     []*node           // global components as they come
+	originals map[*node]*node   // what components of an xs:redefine replace
+	globals   map[globalKey]*node
 
 	elements           map[*node]*Element
 	types              map[*node]*Type
@@ -192,27 +193,80 @@ func (c *compiler) top(k *node, d *document) error {
 		return nil
 	case "include", "import":
 		return c.reference(k, d, tag == "include")
+	case "redefine":
+		return c.redefine(k, d)
 	case "notation":
 		return nil // it says something of the type NOTATION only, which is not supported
 	case "element", "attribute", "group", "attributeGroup", "simpleType", "complexType":
 	default:
 		return k.fail("<%s> is not supported here", k.name.Local)
 	}
-	name := k.attr("name")
-	if !isNCName([]byte(name)) {
-		return k.fail("a %s has no name, or none that can be one", tag)
+	key, err := k.key()
+	if err != nil {
+		return err
 	}
-	if tag == "simpleType" || tag == "complexType" {
-		tag = "type"
-	}
-	key := globalKey{tag, Name{d.target, name}}
 	if other := c.globals[key]; other != nil {
-		return k.fail("%s %s is declared a second time, first at %s:%d", tag, name, other.doc.file, other.line)
+		return k.fail("%s %s is declared a second time, first at %s:%d", key.kind, key.name.Local, other.doc.file, other.line)
 	}
 	k.global = true
 	c.globals[key] = k
 	c.order = append(c.order, k)
 	return nil
+}
+
+// key is what a global component is known by.
+func (k *node) key() (globalKey, error) {
+	name, kind := k.attr("name"), k.tag()
+	if !isNCName([]byte(name)) {
+		return globalKey{}, k.fail("a %s has no name, or none that can be one", kind)
+	}
+	if kind == "simpleType" || kind == "complexType" {
+		kind = "type"
+	}
+	return globalKey{kind, Name{k.doc.target, name}}, nil
+}
+
+// redefine includes a schema and puts components in the place of its own (part 1,
+// 4.2.2). What they say of themselves means the component they replace.
+func (c *compiler) redefine(r *node, d *document) error {
+	if err := c.reference(r, d, true); err != nil {
+		return err
+	}
+	for _, k := range r.kids {
+		if k.tag() == "annotation" {
+			continue
+		}
+		key, err := k.key()
+		if err != nil {
+			return err
+		}
+		file, _ := c.resolve(d.file, r.attr("schemaLocation"))
+		original := c.globals[key]
+		switch {
+		case original == nil || original.tag() != k.tag():
+			return k.fail("%s %s is not declared by the schema that is redefined", key.kind, key.name.Local)
+		case original.within != nil && original.doc.file != file:
+			return k.fail("%s %s is redefined in two places, which is not supported", key.kind, key.name.Local)
+		case key.kind == "type" && k.derivedFrom() != key.name:
+			return k.fail("a type that redefines another is derived from it")
+		}
+		k.global = true
+		k.mark(k)
+		c.globals[key], c.originals[k] = k, original
+		c.order[slices.Index(c.order, original)] = k
+	}
+	return nil
+}
+
+// derivedFrom is the base that a type names, or no name.
+func (k *node) derivedFrom() Name {
+	for _, tag := range []string{"simpleContent", "complexContent", "restriction", "extension"} {
+		if inner := k.child(tag); inner != nil {
+			k = inner
+		}
+	}
+	base, _ := k.qname(k.attr("base"))
+	return base
 }
 
 func (c *compiler) reference(k *node, d *document, include bool) error {
@@ -475,10 +529,16 @@ func (c *compiler) find(n *node, kind, value string) (*node, Name, error) {
 	if err != nil {
 		return nil, name, err
 	}
-	if g := c.globals[globalKey{kind, name}]; g != nil {
-		return g, name, nil
+	g := c.globals[globalKey{kind, name}]
+	if g == nil {
+		return nil, name, n.fail("%s %q names nothing that is declared", kind, value)
 	}
-	return nil, name, n.fail("%s %q names nothing that is declared", kind, value)
+	if n.within != nil && (kind != "type" || n.tag() == "restriction" || n.tag() == "extension") {
+		if own, err := n.within.key(); err == nil && own == (globalKey{kind, name}) {
+			return c.originals[n.within], name, nil
+		}
+	}
+	return g, name, nil
 }
 
 // typeNamed returns the type of a name.

@@ -9,7 +9,7 @@
 // It is no judge of schemas: that a restriction restricts, that a content model is
 // never ambiguous, and rules of that kind, which do not change what a document has
 // to be like, are not checked. Every element and attribute of a schema is read, or
-// refused. Refused are xs:redefine, ENTITY and NOTATION (their values need a
+// refused. Refused are ENTITY and NOTATION (their values need a
 // DOCTYPE), what XSD 1.1 added, and content models beyond the bounds below.
 //
 // A document is read in one pass by a scanner made for the purpose: UTF-8 only,

@@ -52,6 +52,25 @@ var features = []feature{
 		wrong: map[string]Code{`<r xmlns="urn:t"><e>abcd</e></r>`: TooLong, `<r xmlns="urn:t"><e xmlns="">abc</e></r>`: ElementMissing},
 	},
 	{
+		name: "redefine", head: spaced,
+		schema: `<xs:redefine schemaLocation="part.xsd">
+			<xs:complexType name="T"><xs:complexContent><xs:extension base="T"><xs:sequence><xs:element name="y" type="S"/></xs:sequence></xs:extension></xs:complexContent></xs:complexType>
+			<xs:simpleType name="S"><xs:restriction base="S"><xs:maxLength value="2"/></xs:restriction></xs:simpleType>
+			<xs:group name="G"><xs:sequence><xs:group ref="G"/><xs:element name="h"/></xs:sequence></xs:group>
+			<xs:attributeGroup name="A"><xs:attributeGroup ref="A"/><xs:attribute name="b"/></xs:attributeGroup></xs:redefine>
+			<xs:element name="r"><xs:complexType><xs:sequence><xs:element name="t" type="T"/><xs:element name="u" type="U"/></xs:sequence></xs:complexType></xs:element>`,
+		files: map[string]string{"part.xsd": `<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema" elementFormDefault="qualified">
+			<xs:complexType name="T"><xs:sequence><xs:element name="x" type="S"/><xs:group ref="G"/></xs:sequence><xs:attributeGroup ref="A"/></xs:complexType>
+			<xs:complexType name="U"><xs:complexContent><xs:extension base="T"/></xs:complexContent></xs:complexType>
+			<xs:simpleType name="S"><xs:restriction base="xs:token"/></xs:simpleType><xs:group name="G"><xs:sequence><xs:element name="g"/></xs:sequence></xs:group>
+			<xs:attributeGroup name="A"><xs:attribute name="a"/></xs:attributeGroup></xs:schema>`},
+		valid: []string{`<r xmlns="urn:t"><t a="" b=""><x>ab</x><g/><h/><y>c</y></t><u><x/><g/><h/><y/></u></r>`},
+		wrong: map[string]Code{
+			`<r xmlns="urn:t"><t><x>abc</x><g/><h/><y>c</y></t><u><x/><g/><h/><y/></u></r>`: TooLong, `<r xmlns="urn:t"><t><x/><g/><h/></t><u><x/><g/><h/><y/></u></r>`: ElementMissing,
+			`<r xmlns="urn:t"><t><x/><g/><y/></t><u><x/><g/><h/><y/></u></r>`: ElementMissing, `<r xmlns="urn:t"><t c=""><x/><g/><h/><y/></t><u><x/><g/><h/><y/></u></r>`: AttributeUnexpected, `<r xmlns="urn:t"><t><x/><g/><h/><y/></t><u><x/><g/><h/></u></r>`: ElementMissing,
+		},
+	},
+	{
 		name: "substitution groups",
 		schema: `<xs:element name="r"><xs:complexType><xs:sequence><xs:element ref="head" maxOccurs="3"/></xs:sequence></xs:complexType></xs:element>
 			<xs:element name="head" type="xs:string" abstract="true"/>

@@ -24,6 +24,7 @@ type node struct {
 	text   []byte // of documentation
 	line   int
 	global bool
+	within *node // the component of an xs:redefine that it is, or stands in
 	scopes *scope
 }
 
@@ -115,6 +116,14 @@ func (n *node) adopt(d *document) {
 	n.doc = d
 	for _, k := range n.kids {
 		k.adopt(d)
+	}
+}
+
+// mark says of an element and all in it that they redefine a component.
+func (n *node) mark(redefining *node) {
+	n.within = redefining
+	for _, k := range n.kids {
+		k.mark(redefining)
 	}
 }
 

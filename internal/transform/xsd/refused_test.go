@@ -11,6 +11,7 @@ import (
 // second line of a schema, and a word of what is said of it.
 var refused = map[string]string{
 	`<xs:override schemaLocation="x.xsd"/>`:                                                                        "<override> is not supported",
+	`<xs:redefine schemaLocation="x.xsd"/>`:                                                                        "refers to x.xsd",
 	`<xs:import namespace="urn:x" schemaLocation="x.xsd"/>`:                                                        "refers to x.xsd",
 	`<xs:element name="e" type="xs:ENTITY"/>`:                                                                      "ENTITY is not supported",
 	`<xs:element name="e" type="xs:NOTATION"/>`:                                                                    "NOTATION is not supported",
