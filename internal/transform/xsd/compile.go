@@ -215,15 +215,15 @@ func (c *compiler) top(k *node, d *document) error {
 }
 
 // key is what a global component is known by.
-func (k *node) key() (globalKey, error) {
-	name, kind := k.attr("name"), k.tag()
+func (n *node) key() (globalKey, error) {
+	name, kind := n.attr("name"), n.tag()
 	if !isNCName([]byte(name)) {
-		return globalKey{}, k.fail("a %s has no name, or none that can be one", kind)
+		return globalKey{}, n.fail("a %s has no name, or none that can be one", kind)
 	}
 	if kind == "simpleType" || kind == "complexType" {
 		kind = "type"
 	}
-	return globalKey{kind, Name{k.doc.target, name}}, nil
+	return globalKey{kind, Name{n.doc.target, name}}, nil
 }
 
 // redefine includes a schema and puts components in the place of its own (part 1,
@@ -259,13 +259,13 @@ func (c *compiler) redefine(r *node, d *document) error {
 }
 
 // derivedFrom is the base that a type names, or no name.
-func (k *node) derivedFrom() Name {
+func (n *node) derivedFrom() Name {
 	for _, tag := range []string{"simpleContent", "complexContent", "restriction", "extension"} {
-		if inner := k.child(tag); inner != nil {
-			k = inner
+		if inner := n.child(tag); inner != nil {
+			n = inner
 		}
 	}
-	base, _ := k.qname(k.attr("base"))
+	base, _ := n.qname(n.attr("base"))
 	return base
 }
 
