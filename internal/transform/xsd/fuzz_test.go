@@ -63,7 +63,8 @@ func FuzzValidate(f *testing.F) {
 		}
 		// With an error the rest may be unread.
 		if len(errs) < 10 && readable {
-			if err := wellFormed(doc); err != nil {
+			// encoding/xml has the names of the fourth edition.
+			if err := wellFormed(doc); err != nil && !strings.Contains(err.Error(), "invalid XML name") {
 				t.Fatalf("%v, and %v", errs, err)
 			}
 		}

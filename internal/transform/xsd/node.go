@@ -128,7 +128,12 @@ func (n *node) mark(redefining *node) {
 }
 
 func (n *node) fail(text string, args ...any) error {
-	return &CompileError{n.doc.file, n.line, fmt.Sprintf(text, args...)}
+	const most = 500
+	said := fmt.Sprintf(text, args...)
+	if len(said) > most { // a schema's names are as long as it likes
+		said = strings.ToValidUTF8(said[:most], "") + "…"
+	}
+	return &CompileError{n.doc.file, n.line, said}
 }
 
 func (n *node) position() Position { return Position{n.doc.file, n.line} }

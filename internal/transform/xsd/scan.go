@@ -268,9 +268,13 @@ func (s *scanner) readText() token {
 	}
 loop:
 	for i < len(doc) {
-		switch textClass[doc[i]] {
-		case plain:
+		for i < len(doc) && textClass[doc[i]] == plain {
 			i++
+		}
+		if i == len(doc) {
+			break
+		}
+		switch textClass[doc[i]] {
 		case textHigh:
 			n := charLength(doc[i:])
 			if n == 0 {
@@ -606,12 +610,28 @@ func (s *scanner) attribute(i int) int {
 	return i
 }
 
+// attributePlain are the bytes of an attribute's value that stand for themselves.
+var attributePlain = func() (t [256]bool) {
+	for c := range t {
+		t[c] = c >= 0x20 && c < 0x80 && c != '"' && c != '\'' && c != '<' && c != '&'
+	}
+	return t
+}()
+
 // attributeValue reads the quoted value at i, normalised (XML 1.0, 3.3.3).
 func (s *scanner) attributeValue(i int) ([]byte, int) {
 	doc, quote := s.doc, s.doc[i]
 	i++
 	from, copied := i, -1
 	for i < len(doc) {
+		if copied < 0 {
+			for i < len(doc) && attributePlain[doc[i]] {
+				i++
+			}
+			if i == len(doc) {
+				break
+			}
+		}
 		c := doc[i]
 		if c == quote {
 			if s.copied = copied >= 0; s.copied {
@@ -739,15 +759,16 @@ func (s *scanner) resolve(name []byte, colon int) bool {
 
 // Classes of bytes in names.
 const (
-	nameNo uint8 = iota
-	nameStart
+	nameStart uint8 = iota
 	nameInner
 	nameColon
 	nameHigh
+	nameNo
 )
 
 var nameClass = func() (t [256]uint8) {
 	for c := range t {
+		t[c] = nameNo
 		switch {
 		case c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '_':
 			t[c] = nameStart
@@ -769,6 +790,15 @@ func nameLength(b []byte) (n, colon int) {
 	first := true
 	i := 0
 	for i < len(b) {
+		if !first {
+			// Most names are letters, and dots between them.
+			for i < len(b) && nameClass[b[i]] <= nameInner {
+				i++
+			}
+			if i == len(b) {
+				break
+			}
+		}
 		switch nameClass[b[i]] {
 		case nameStart:
 			i++
