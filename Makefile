@@ -38,6 +38,7 @@ lint: ## Import rules and the rest of .golangci.yml
 .PHONY: soak
 soak: deps build ## The long forms of the tests
 	WEICHE_SOAK=1 $(GO) test -count=1 -timeout 4h -v ./test/... ./internal/catalog/...
+	WEICHE_SOAK=1 $(GO) test -count=1 -timeout 1h -v -run GeneratedForms ./internal/app
 	WEICHE_SOAK=1 $(GO) test -count=1 -timeout 1h -v -run 'Lane' ./internal/delivery
 	WEICHE_SOAK=1 $(GO) test -race -count=1 -timeout 1h -run Universal ./internal/bus/
 	WEICHE_SOAK=1 $(GO) test -count=1 -timeout 1h -v -run Judges ./internal/transform/xsd

@@ -3,6 +3,7 @@ package app
 import (
 	"encoding/json"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -10,39 +11,22 @@ import (
 
 	"github.com/google/uuid"
 
-	"weiche/internal/catalog"
-	"weiche/internal/config"
 	"weiche/internal/dispatch"
 	"weiche/internal/intake"
 	"weiche/internal/submission"
-	"weiche/internal/transform/standard"
 )
 
 // What the proof of a mapping leaves open a rehearsal finds, and says at which
 // field: a form that names a file nobody sent, a code that its list does not
 // have.
 func TestRehearsalNamesRuleAndField(t *testing.T) {
-	const from = "../../../shared/"
-	if _, err := os.Stat(from); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip("the official standards are not at hand")
-	}
-	installed := t.TempDir()
-	if _, err := standard.Import(t.Context(), from+"standards/xbau/2.6", installed, []string{from + "codelists/xbau-2.6"}); err != nil {
+	shippedLibrary(t)
+	lib, err := loadShipped(wider(t))
+	if err != nil {
 		t.Fatal(err)
 	}
-	std, _ := standard.Open("../../config/standards", installed)
-	cat, problems := catalog.Load("../../config/services", std)
-	if problems.Failed() {
-		t.Fatal(problems)
-	}
 	const service, land = submission.Service("99012008001000"), submission.Land("08")
-	lib := &Library{Catalog: cat, Standards: std, Config: &config.Config{Lands: map[submission.Land]*config.Land{
-		land: {Key: land, Services: []config.Offer{{Service: service}}},
-	}}}
-	p, _ := cat.Service(service)
+	p, _ := lib.Catalog.Service(service)
 	job := func(change func(*submission.Envelope, map[string]any)) dispatch.Job {
 		in, violations, err := p.ExampleInput(p.Examples[len(p.Examples)-1])
 		if err != nil || len(violations) > 0 {
@@ -99,4 +83,27 @@ func TestRehearsalNamesRuleAndField(t *testing.T) {
 			}
 		})
 	}
+}
+
+// wider is the process library with one entry, whose form takes any three digits
+// for a state.
+func wider(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.CopyFS(filepath.Join(dir, "baugenehmigung"), os.DirFS("../../config/services/baugenehmigung")); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "baugenehmigung", "form.schema.json")
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const narrow, wide = `"$ref": "#/$defs/staat"`, `"type": "string", "pattern": "^[0-9]{3}$"`
+	if !strings.Contains(string(raw), narrow) {
+		t.Fatal("the form of baugenehmigung has no state any more")
+	}
+	if err := os.WriteFile(file, []byte(strings.ReplaceAll(string(raw), narrow, wide)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
