@@ -219,7 +219,7 @@ func (l *lab) prepareRouter(ctx context.Context, records int) (*setup, error) {
 	}
 	s.job = l.onBus("router")
 	s.Config, s.Data = l.land.dir, data
-	return s, copyKeys(l.keys, filepath.Join(data, "keys"))
+	return s, takeOver(l.accepted, data)
 }
 
 // httpConfig is the standard landscape with a URL for each destination.

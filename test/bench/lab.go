@@ -44,7 +44,7 @@ type scene struct {
 	plan       plan
 	land       *landscape
 	stash      string                    // prefix of the topics with accepted submissions
-	keys       string                    // directory with the keys they are sealed with
+	accepted   string                    // the data directory of the intake whose submissions are in the stash
 	singles    []*sarama.ProducerMessage // some of them
 }
 

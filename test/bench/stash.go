@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -43,21 +44,24 @@ func (l *lab) link(data string) error {
 	return os.Symlink(filepath.Join(l.dir, "standards"), filepath.Join(data, "standards"))
 }
 
-// copyKeys copies key files, which nobody else may read.
-func copyKeys(from, to string) error {
-	if err := os.Mkdir(to, 0o700); err != nil {
-		return err
-	}
-	files, err := os.ReadDir(from)
-	if err != nil {
-		return err
-	}
-	for _, f := range files {
-		b, err := os.ReadFile(filepath.Join(from, f.Name()))
+// takeOver gives a data directory the keys and the blobs of another: links, since
+// nobody writes into a file of either.
+func takeOver(from, to string) error {
+	for _, part := range []string{"keys", "blobs"} {
+		err := filepath.WalkDir(filepath.Join(from, part), func(path string, e fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			inside, err := filepath.Rel(from, path)
+			if err != nil {
+				return err
+			}
+			if e.IsDir() {
+				return os.Mkdir(filepath.Join(to, inside), 0o700)
+			}
+			return os.Link(path, filepath.Join(to, inside))
+		})
 		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(to, f.Name()), b, 0o600); err != nil {
 			return err
 		}
 	}
@@ -105,7 +109,7 @@ func (l *lab) accept(ctx context.Context, label string, records int, sh shape) e
 	if err != nil {
 		return err
 	}
-	l.keys = filepath.Join(data, "keys")
+	l.accepted = data
 	j := l.onBus("fill")
 	j.Config, j.Data, j.Records, j.Shape = l.land.dir, data, records, sh
 	c, err := startChild(l.dir, j, time.Hour)
