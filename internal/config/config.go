@@ -121,7 +121,8 @@ type Kafka struct {
 	TLS      *KafkaTLS `yaml:"tls"`
 	SASL     *SASL     `yaml:"sasl"`
 	// Partitions of each of the pipeline's topics. Default 8, embedded 4. It
-	// cannot be changed once the topics exist.
+	// cannot be changed once the topics exist. More than routers will ever run
+	// beside each other only cost.
 	Partitions int `yaml:"partitions"`
 	// ReplicationFactor of the topics. Default 3, embedded 1.
 	ReplicationFactor int `yaml:"replication_factor"`
