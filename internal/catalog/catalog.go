@@ -8,9 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"go.yaml.in/yaml/v3"
 
@@ -99,12 +101,9 @@ func Load(dir string, std *standard.Installed) (*Catalog, config.Problems) {
 		return c, config.Problems{{File: dir, Text: "the process library cannot be read: " + osText(err)}}
 	}
 	var problems config.Problems
-	for _, e := range entries {
-		if !e.IsDir() || strings.HasPrefix(e.Name(), ".") {
-			continue
-		}
-		p, ps := loadProcess(filepath.Join(dir, e.Name()), std)
-		problems = append(problems, ps...)
+	for _, l := range loadAll(dir, entries, std) {
+		problems = append(problems, l.problems...)
+		p := l.process
 		if p == nil {
 			continue
 		}
@@ -118,6 +117,32 @@ func Load(dir string, std *standard.Installed) (*Catalog, config.Problems) {
 		c.byService[p.Service], c.byID[p.ID] = p, p
 	}
 	return c, problems
+}
+
+// loaded is what came of one folder.
+type loaded struct {
+	process  *Process
+	problems config.Problems
+}
+
+// loadAll reads the folders on all processors, as proving a large mapping takes
+// half a second and more. What comes of them stands in the folders' order.
+func loadAll(dir string, entries []os.DirEntry, std *standard.Installed) []loaded {
+	all := make([]loaded, len(entries))
+	slots := make(chan struct{}, runtime.GOMAXPROCS(0))
+	var wg sync.WaitGroup
+	for i, e := range entries {
+		if !e.IsDir() || strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		wg.Go(func() {
+			slots <- struct{}{}
+			all[i].process, all[i].problems = loadProcess(filepath.Join(dir, e.Name()), std)
+			<-slots
+		})
+	}
+	wg.Wait()
+	return all
 }
 
 // Service returns the process of a service.

@@ -2,8 +2,10 @@ package catalog
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -178,5 +180,29 @@ func TestExamplesAreComparedAndUpdated(t *testing.T) {
 	write(t, dir, map[string]string{"services/tiny/one.json": strings.Replace(tinyExample, "Anna", "anna", 1)})
 	if r := p.Run(false)[0]; r.OK() || !strings.Contains(r.Faults[0], "refused at \"/name\"") {
 		t.Errorf("a form that is refused: %+v", r)
+	}
+}
+
+// Folders are read beside each other, what comes of them stands in their order:
+// of several processes for one service the first folder's counts.
+func TestFoldersAreReadBesideEachOther(t *testing.T) {
+	files := map[string]string{}
+	for i := range 12 {
+		id := fmt.Sprintf("z%02d", i)
+		files["services/"+id+"/process.yaml"] = strings.Replace(tinyProcess, "id: tiny", "id: "+id, 1)
+		files["services/"+id+"/form.json"], files["services/"+id+"/m.xml"], files["services/"+id+"/one.json"] = tinyForm, tinyMapping, tinyExample
+	}
+	c, problems, _ := tiny(t, files)
+	if p, ok := c.Service("99012008001000"); !ok || p.ID != "tiny" || len(c.Processes()) != 1 {
+		t.Fatalf("%v, want the first folder's alone", c.Processes())
+	}
+	var told []string
+	for _, p := range problems {
+		if strings.Contains(p.Text, "already the process \"tiny\"'s") {
+			told = append(told, filepath.Base(filepath.Dir(p.File)))
+		}
+	}
+	if len(told) != 12 || !slices.IsSorted(told) {
+		t.Errorf("told of %v", told)
 	}
 }
