@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"weiche/internal/config"
+	"weiche/internal/transform/standard"
 	"weiche/internal/transform/xsd"
 )
 
@@ -14,7 +15,7 @@ type prover struct {
 	file     string
 	model    *xsd.Schema
 	problems config.Problems
-	std      codes
+	std      *standard.Standard
 	judged   judged
 	proof    Proof
 	machines map[*xsd.Type]*machine
@@ -25,7 +26,7 @@ type prover struct {
 // allowed, nothing missing that every message has.
 // Only where nothing is wrong in itself is it asked what forms can make of it;
 // readable says whether everything in the file could be read.
-func checkTemplate(file string, root *node, readable bool, model *xsd.Schema, std codes) (Proof, config.Problems) {
+func checkTemplate(file string, root *node, readable bool, model *xsd.Schema, std *standard.Standard) (Proof, config.Problems) {
 	c := &prover{file: file, model: model, std: std, judged: judged{}}
 	if root.kind != nodeElement {
 		return c.proof, nil

@@ -2,8 +2,12 @@ package transform
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"weiche/internal/transform/standard"
 )
 
 const valuesXSD = `<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema" targetNamespace="urn:test:v" xmlns="urn:test:v" elementFormDefault="qualified">
@@ -108,6 +112,64 @@ func TestValuesAreProvenAgainstFacets(t *testing.T) {
 				}
 			case len(m.Proof().Open) != 1 || !strings.Contains(m.Proof().Open[0].Reason, c.open):
 				t.Errorf("got %+v, want …%s…", m.Proof(), c.open)
+			}
+		})
+	}
+}
+
+const codedXSD = `<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema" targetNamespace="urn:test:c" xmlns="urn:test:c" elementFormDefault="qualified">
+  <xs:element name="m"><xs:complexType><xs:sequence>
+    <xs:element name="medium"><xs:complexType><xs:sequence><xs:element name="code" type="xs:token"/></xs:sequence><xs:attribute name="listURI"/><xs:attribute name="listVersionID"/></xs:complexType></xs:element>
+  </xs:sequence></xs:complexType></xs:element></xs:schema>`
+
+const codedList = `<gc:CodeList xmlns:gc="http://docs.oasis-open.org/codelist/ns/genericode/1.0/"><Identification><ShortName>medium</ShortName><Version>1.0</Version>
+  <CanonicalUri>urn:test:codeliste:medium</CanonicalUri></Identification>
+  <ColumnSet><Column Id="code" Use="required"><ShortName>code</ShortName><Data Type="string"/></Column><Key Id="k"><ShortName>k</ShortName><ColumnRef Ref="code"/></Key></ColumnSet>
+  <SimpleCodeList><Row><Value ColumnRef="code"><SimpleValue>paper</SimpleValue></Value></Row><Row><Value ColumnRef="code"><SimpleValue>file</SimpleValue></Value></Row></SimpleCodeList></gc:CodeList>`
+
+// A code list that the standard has is used as it is: a misspelt one, a version it
+// does not have and a code that is not in it are refused where they stand.
+func TestCodeListsOfMappings(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, "c", "1")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{
+		"c.xsd": codedXSD, "medium.xml": codedList,
+		"standard.yaml": "name: c\nversion: \"1\"\nlicence: none stated\nschemas: [c.xsd]\ncodelists: [{uri: \"urn:test:codeliste:medium\", version: \"1.0\", file: medium.xml}]\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	installed, problems := standard.Open(root)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	std, _ := installed.Get("c", "1")
+	form, problems := ParseFormSchema("form.json", []byte(`{"type": "object", "required": ["on"], "properties": {"on": {"enum": ["paper", "file"]}}}`))
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	for _, c := range []struct{ name, uri, version, code, refused string }{
+		{"a code of the list", "urn:test:codeliste:medium", "1.0", ` w:value="form.on"/>`, ""},
+		{"a code that the list does not have", "urn:test:codeliste:medium", "1.0", `>film</code>`, `"film" is no code of urn:test:codeliste:medium, version 1.0`},
+		{"another version", "urn:test:codeliste:medium", "2.0", ` w:value="form.on"/>`, `has no version "2.0"; the standard comes with 1.0`},
+		{"a misspelt list", "urn:test:codeliste:mediun", "1.0", ` w:value="form.on"/>`, `there is no code list "urn:test:codeliste:mediun"; did you mean "urn:test:codeliste:medium"?`},
+		{"somebody else's list", "urn:elsewhere:list", "7", ` w:value="form.on"/>`, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			raw := fmt.Sprintf("<m xmlns=\"urn:test:c\" xmlns:w=\"urn:weiche:mapping:1\" w:unused=\"form\">\n<medium listURI=%q listVersionID=%q><code%s</medium></m>", c.uri, c.version, c.code)
+			m, problems := compileMapping("m.xml", []byte(raw), std, form)
+			if c.refused == "" {
+				if m == nil {
+					t.Error(problems)
+				}
+				return
+			}
+			if m != nil || len(problems) != 1 || problems[0].Line != 2 || !strings.Contains(problems[0].Text, c.refused) {
+				t.Errorf("got %v, want line 2: …%s…", problems, c.refused)
 			}
 		})
 	}

@@ -498,6 +498,7 @@ func matter(all []step, names []qname) map[string]bool {
 func (c *prover) prove(n *node, decl *xsd.Element, x, bare *facts) {
 	t := c.typeFor(n, decl)
 	c.proveAttributes(n, t, x)
+	c.proveList(n, t)
 	c.proveText(n, decl, t)
 	if n.required {
 		c.rule(n, fmt.Sprintf("<%s> is never empty", n.tag), c.emptiness(n, bare))

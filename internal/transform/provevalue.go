@@ -8,11 +8,6 @@ import (
 	"weiche/internal/transform/xsd"
 )
 
-// codes finds the code lists of a standard.
-type codes interface {
-	Codes(uri, version string) (has func(code string) bool, ok bool)
-}
-
 // proveText proves the text of an element.
 func (c *prover) proveText(n *node, decl *xsd.Element, t *xsd.Type) {
 	if !t.Kind.HasText() || t.Simple == nil {
@@ -95,7 +90,7 @@ func (c *prover) proveCode(n *node) {
 	rule := fmt.Sprintf("<%s> is a code of %s %s", n.tag, uri, version)
 	has, ok := c.std.Codes(uri, version)
 	if !ok {
-		return // a warning of the configuration's: nothing is refused for it
+		return // see proveList
 	}
 	for _, d := range n.value.domains() {
 		if d.kind != domainFinite {
@@ -115,6 +110,37 @@ func (c *prover) proveCode(n *node) {
 		}
 	}
 	c.rule(n, rule, "")
+}
+
+// proveList refuses a version that the standard's own list does not have, as the
+// check of every message would, and a misspelt list. What the schema fixes is
+// right; any other list that is not installed is a warning of the
+// configuration's: nothing is refused for it.
+func (c *prover) proveList(n *node, t *xsd.Type) {
+	uri, version := constantAttr(n, "listURI"), constantAttr(n, "listVersionID")
+	use := t.Attribute(xsd.Name{Local: "listVersionID"})
+	if uri == "" || version == "" || n.checked != "" || use == nil || use.Fixed != nil {
+		return
+	}
+	if _, ok := c.std.Codes(uri, version); ok {
+		return
+	}
+	var versions, known []string
+	for _, l := range c.std.CodeLists {
+		if l.URI == uri {
+			versions = append(versions, l.Version)
+		}
+		known = append(known, l.URI)
+	}
+	switch {
+	case len(versions) > 0:
+		c.problem(n.line, "<%s>: the code list %s has no version %q; the standard comes with %s", n.tag, uri, version, strings.Join(versions, ", "))
+	default:
+		const slip = 2 // letters
+		if like := nearest(uri, known); like != "" && distance(uri, like) <= slip {
+			c.problem(n.line, "<%s>: there is no code list %q; did you mean %q?", n.tag, uri, like)
+		}
+	}
 }
 
 func constantAttr(n *node, local string) string {
