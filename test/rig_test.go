@@ -33,6 +33,7 @@ const (
 	servicePlanning = "99012012042000"
 	serviceLand     = "99043006060000"
 	regionBoeblngen = "DE081150003003"
+	regionNobody    = "081150029029" // whose trade registrations are nobody's
 )
 
 var (
@@ -115,13 +116,14 @@ func newRouter(t *testing.T, env ...string) *router {
 	t.Helper()
 	r := &router{t: t, Binary: binary, Data: filepath.Join(t.TempDir(), "data"), Config: filepath.Join(repo, "config"), Env: env}
 	t.Cleanup(func() {
+		last := tail(r.Log(), 8000)
 		if t.Failed() && r.cmd != nil {
 			_ = r.cmd.Process.Signal(syscall.SIGCONT) // a test may have stopped it
 			r.signal(syscall.SIGQUIT)                 // what its goroutines wait for goes to the log
 		}
 		r.Kill()
 		if t.Failed() {
-			t.Logf("log of the router in %s: %s, its last 8000 bytes:\n%s", filepath.Base(r.Data), r.keepLog(), tail(r.Log(), 8000))
+			t.Logf("log of the router in %s: %s, what it last said:\n%s", filepath.Base(r.Data), r.keepLog(), last)
 		}
 	})
 	return r

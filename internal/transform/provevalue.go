@@ -159,6 +159,9 @@ func (c *prover) proveData(n *node, m *machine) {
 	if decl == nil || decl.Type.Simple == nil {
 		return
 	}
+	at := *n
+	at.checked = n.inside.checked // w:checked belongs on an element of the target
+	n = &at
 	if free(decl.Type.Simple) {
 		c.proof.Proven++
 		return
