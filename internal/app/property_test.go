@@ -110,7 +110,7 @@ func perService() int {
 	if os.Getenv("WEICHE_SOAK") == "1" {
 		return 2600
 	}
-	return 40
+	return 60
 }
 
 // Whatever is drawn from a form's schema is refused at the door, by a rule with
@@ -171,6 +171,29 @@ type drawn struct {
 	form      any
 	disturbed bool
 	lost      bool // disturbed by a file that did not come with it
+	around    around
+}
+
+// around is what a portal writes beside the form, none of it in the form's schema.
+type around struct {
+	reference, date, trust, name, mediaType, purpose, description string
+}
+
+var (
+	plain = around{name: "plan.pdf", mediaType: "application/pdf", purpose: "attachment"}
+	words = rapid.SampledFrom([]string{"AZ 4711/26", "Иванов", " x ", "a  b", "a\tb", "a\nb", "😀", "C̈", "ẞ", "Ω", "<&>\"'", "%00", strings.Repeat("ä", 255)})
+)
+
+func drawAround(t *rapid.T) around {
+	return around{
+		reference:   words.Draw(t, "reference"),
+		date:        rapid.SampledFrom([]string{"", "2026-11-22", "0001-01-01", "9999-12-31"}).Draw(t, "date"),
+		trust:       rapid.SampledFrom([]string{"", "STORK-QAA-Level-1", "STORK-QAA-Level-4"}).Draw(t, "trust level"),
+		name:        words.Filter(func(s string) bool { return !strings.ContainsAny(s, "/\t\n") }).Draw(t, "name"),
+		mediaType:   rapid.SampledFrom([]string{"application/pdf", "image/heic", "chemical/x-pdb", "text/plain", "a/b", "application/vnd.oasis.opendocument.text"}).Draw(t, "media type"),
+		purpose:     rapid.SampledFrom([]string{"form", "attachment", "report", "data"}).Draw(t, "purpose"),
+		description: words.Draw(t, "description"),
+	}
 }
 
 type written struct {
@@ -192,8 +215,11 @@ func newRound(t *testing.T, lib *Library, p *catalog.Process) *round {
 	return &round{
 		lib: lib, process: p, dir: t.TempDir(), waiting: map[string]written{}, refused: map[string]int{},
 		draw: rapid.Custom(func(t *rapid.T) drawn {
-			d := drawn{form: f.draw(t, doc, 0), disturbed: rapid.Uint64Range(0, 19).Draw(t, "disturbed") == 19}
-			if d.disturbed {
+			d := drawn{form: f.draw(t, doc, 0), disturbed: rapid.Uint64Range(0, 9).Draw(t, "disturbed") == 9, around: plain}
+			switch {
+			case d.disturbed && rapid.Bool().Draw(t, "around"):
+				d.around = drawAround(t)
+			case d.disturbed:
 				if d.lost = rapid.Bool().Draw(t, "lost"); !d.lost {
 					d.form = disturb(t, d.form)
 				}
@@ -242,7 +268,8 @@ func (r *round) try(t *testing.T, seed int) {
 		return
 	}
 	env := *r.sample.Envelope
-	env.Data, env.Attachments = raw, files(data)
+	env.Data, env.Attachments, env.TrustLevel = raw, files(data, example.around), example.around.trust
+	env.AdditionalReferenceInfo = &submission.AdditionalReferenceInfo{SenderReference: example.around.reference, ApplicationDate: example.around.date}
 	if n := len(env.Attachments); example.lost && n > 0 {
 		env.Attachments = env.Attachments[:n-1]
 	}
@@ -253,7 +280,7 @@ func (r *round) try(t *testing.T, seed int) {
 		if faults := r.lib.rehearse(j); len(faults) > 0 {
 			f := faults[0]
 			rule, named := strings.CutPrefix(f.Text.EN, "Rule ")
-			if !named || f.Text.DE == "" || !strings.HasPrefix(f.Pointer, "/data/") {
+			if !named || f.Text.DE == "" || !strings.HasPrefix(f.Pointer, "/") {
 				t.Errorf("a refusal that names no rule or no field: %+v\nform: %s", f, raw)
 			}
 			rule, _, _ = strings.Cut(rule, " ")
@@ -309,16 +336,20 @@ func (r *round) judge(t *testing.T) {
 	clear(r.waiting)
 }
 
-// files are those that a form names, sent with it.
-func files(form any) []submission.Attachment {
+// files are those that a form names, sent with it, and one more where what is
+// around the form is unusual.
+func files(form any, as around) []submission.Attachment {
 	out := []submission.Attachment{}
 	group, _ := form.(map[string]any)
 	all, _ := group["anlagen"].([]any)
+	if as != plain {
+		all = append([]any{map[string]any{"attachmentId": "beside"}}, all...)
+	}
 	for _, x := range all {
 		named, _ := x.(map[string]any)
 		id, _ := named["attachmentId"].(string)
 		out = append(out, submission.Attachment{
-			AttachmentID: id, Filename: "plan.pdf", MIMEType: "application/pdf", Purpose: "attachment",
+			AttachmentID: id, Filename: as.name, MIMEType: as.mediaType, Purpose: as.purpose, Description: as.description,
 			Hash: submission.Hash{Type: "sha512", Content: strings.Repeat("0a", 64)}, Size: 12,
 		})
 	}

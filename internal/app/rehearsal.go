@@ -30,7 +30,7 @@ func (r rehearsal) Rehearse(m submission.Meta, env *submission.Envelope) []intak
 	return nil
 }
 
-// rehearse returns what one message breaks by the form's fault.
+// rehearse returns what one message breaks by the submission's fault.
 func (l *Library) rehearse(j dispatch.Job) []intake.Fault {
 	proc, in, err := l.input(j)
 	if err != nil || j.Format.BuiltIn() {
@@ -79,8 +79,8 @@ func unmapped(m *transform.Mapping, in transform.Input, err error) []intake.Faul
 	return at(trace.Failed, text)
 }
 
-// broken says which rule of the standard a message breaks; nothing where no field
-// of the form has to do with it.
+// broken says which rule of the standard a message breaks; nothing where nothing
+// in the submission has to do with it.
 func broken(std *standard.Standard, f standard.Finding, trace transform.Trace) []intake.Fault {
 	rule := string(f.Reason)
 	if f.Code != "" {
@@ -92,18 +92,18 @@ func broken(std *standard.Standard, f standard.Finding, trace transform.Trace) [
 	})
 }
 
-// at tells a fault at each of some fields of the form; nothing where there are
+// at tells a fault at each of some fields of the submission; nothing where there are
 // none: then the mapping's own words or the configuration are to blame, and the
 // submission is accepted for an operator to redrive.
 func at(fields []string, text intake.Text) []intake.Fault {
 	out := make([]intake.Fault, len(fields))
 	for i, f := range fields {
-		out[i] = intake.Fault{Pointer: "/data" + f, Text: text}
+		out[i] = intake.Fault{Pointer: f, Text: text}
 	}
 	return out
 }
 
-// formsFault tells what another form would mend from what only the router's
+// formsFault tells what another submission would mend from what only the router's
 // operator can.
 func formsFault(r fault.Reason) bool {
 	switch r {

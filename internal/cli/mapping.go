@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -127,7 +128,7 @@ func (e *env) mappingExplain() *cobra.Command {
 		Use:   "explain SERVICE FILE",
 		Short: "Say which field of a submission goes where in the message",
 		Long: `Map the submission in a file, as a portal posts it, and say of every text of the
-message which field of the form it comes from. Values are not printed unless
+message which field of the submission it comes from. Values are not printed unless
 --values asks for them.`,
 		Example: "  router mapping explain baugenehmigung config/services/baugenehmigung/examples/rich.json",
 		Args:    args(2, "a service and a file"),
@@ -181,6 +182,10 @@ func (e *env) explain(p *catalog.Process, format string, in transform.Input, val
 	if e.printed(trace.Origins) {
 		return nil
 	}
+	posted, err := document(in)
+	if err != nil {
+		return err
+	}
 	for _, o := range trace.Origins {
 		from := strings.Join(o.Fields, ", ")
 		if from == "" {
@@ -191,10 +196,24 @@ func (e *env) explain(p *catalog.Process, format string, in transform.Input, val
 		}
 		fmt.Fprintf(e.out, "%s → %s (line %d)\n", from, o.Path, o.Line)
 		if values && len(o.Fields) == 1 {
-			fmt.Fprintf(e.out, "    %v\n", valueAt(in.Form, o.Fields[0]))
+			fmt.Fprintf(e.out, "    %v\n", valueAt(posted, o.Fields[0]))
 		}
 	}
 	return nil
+}
+
+// document is the submission as JSON has it.
+func document(in transform.Input) (map[string]any, error) {
+	b, err := json.Marshal(in.Envelope)
+	if err != nil {
+		return nil, err
+	}
+	var doc map[string]any
+	if err := json.Unmarshal(b, &doc); err != nil {
+		return nil, err
+	}
+	doc["data"] = in.Form
+	return doc, nil
 }
 
 // valueAt follows a JSON pointer.

@@ -49,7 +49,7 @@ func (k kind) String() string {
 type shape struct {
 	kind   kind
 	nodes  []*formNode // where the value comes from the form
-	paths  []string    // the fields it comes from, as in form.persons[].name
+	paths  []string    // what of the submission it comes from, as in form.persons[].name
 	item   *shape      // of a list that does not come from the form
 	fields map[string]shape
 }
@@ -109,12 +109,25 @@ func contextShapes() map[string]shape {
 	sub.fields["test"] = shape{kind: kindBoolean}
 	att := texts("attachmentId", "filename", "mimeType", "purpose", "sha512", "description")
 	att.fields["size"] = shape{kind: kindNumber}
+	att.paths = []string{"attachments[]"}
+	pathsOf(sub, "submission")
+	pathsOf(att, "attachments[]")
 	return map[string]shape{
 		"message":     texts("id", "createdAt", "type"),
 		"submission":  sub,
 		"authority":   texts("id", "key", "prefix", "kennung", "name", "region"),
 		"portal":      texts("key", "prefix", "kennung", "name"),
-		"attachments": {kind: kindList, item: &att},
+		"attachments": {kind: kindList, item: &att, paths: []string{"attachments"}},
+	}
+}
+
+// pathsOf notes which of a variable's members a portal writes.
+func pathsOf(s shape, at string) {
+	for name, f := range s.fields {
+		if path := at + "." + name; members[path] != "" {
+			f.paths = []string{path}
+			s.fields[name] = f
+		}
 	}
 }
 
@@ -437,7 +450,7 @@ func (r *rewriter) rewrite(n ast.Node) (ast.Node, shape) {
 			return x, shape{}
 		}
 		r.used = append(r.used, s.shape.paths...)
-		if s.def != nil && s.shape.paths == nil {
+		if s.def != nil && s.shape.nodes == nil {
 			r.used = append(r.used, s.def.used...)
 		}
 		return &ast.IdentifierNode{Value: s.key}, s.shape
@@ -582,6 +595,7 @@ func (r *rewriter) field(s shape, name string, of ast.Node) shape {
 		}
 	case s.fields != nil:
 		if f, ok := s.fields[name]; ok {
+			r.used = append(r.used, f.paths...)
 			return f
 		}
 		known := make([]string, 0, len(s.fields))

@@ -12,7 +12,8 @@ type Origin struct {
 	// siblings of the same name, and /@name for an attribute.
 	Path string `json:"path"`
 	Line int    `json:"line"` // in the mapping
-	// Fields are JSON pointers into the form; none for what comes from elsewhere.
+	// Fields are JSON pointers into the submission; none for what the portal did
+	// not write.
 	Fields []string `json:"fields,omitempty"`
 	// From is the expression as written; "" for w:data.
 	From string `json:"from,omitempty"`
@@ -21,7 +22,7 @@ type Origin struct {
 // Trace is the story of one message.
 type Trace struct {
 	Origins []Origin
-	// Failed are the form's fields at which the mapping gave up.
+	// Failed are the submission's fields at which the mapping gave up.
 	Failed []string
 }
 
@@ -36,7 +37,7 @@ func (m *Mapping) Trace(in Input) ([]byte, Trace, error) {
 	return t.buf, Trace{Origins: t.origins}, nil
 }
 
-// Fields returns the form's fields behind a place in the message: those of the
+// Fields returns the submission's fields behind a place in the message: those of the
 // origins at and below the path, or, where nothing is there, of what is around
 // it. A path without numbers means any sibling; where several fields fit, what
 // they have in common is returned. There are none where everything there is the
@@ -142,8 +143,9 @@ func (t *tracer) look(r *run, o *op) {
 	t.fields = r.pointers(used)
 }
 
-// pointers turns fields that an expression looks at into places in the form at
-// hand: what only leads to others is left out.
+// pointers turns what an expression looks at into places in the submission at
+// hand: what only leads to others is left out, and so is the list of files where
+// the form says which of them it is.
 func (r *run) pointers(used []string) []string {
 	var out []string
 	for _, path := range used {
@@ -154,18 +156,41 @@ func (r *run) pointers(used []string) []string {
 			out = append(out, p)
 		}
 	}
+	if i := slices.Index(out, members["attachments"]); i >= 0 && len(out) > 1 {
+		out = slices.Delete(out, i, i+1)
+	}
 	return out
+}
+
+// members are the places in a submission of what is called otherwise in a mapping.
+var members = map[string]string{
+	"form":                       "/data",
+	"submission.applicationDate": "/additionalReferenceInfo/applicationDate",
+	"submission.senderReference": "/additionalReferenceInfo/senderReference",
+	"submission.trustLevel":      "/trustLevel",
+	"attachments":                "/attachments",
+	"attachments[].attachmentId": "/attachmentId",
+	"attachments[].filename":     "/filename",
+	"attachments[].mimeType":     "/mimeType",
+	"attachments[].purpose":      "/purpose",
+	"attachments[].description":  "/description",
+	"attachments[].sha512":       "/hash/content",
 }
 
 // pointer numbers the lists of a path by the loops under way; behind a list of
 // which none is, it ends.
 func (r *run) pointer(path string) string {
 	var out strings.Builder
-	at := "form"
-	for _, part := range strings.Split(path, ".")[1:] {
+	at := ""
+	for part := range strings.SplitSeq(path, ".") {
 		name := strings.TrimRight(part, "[]")
-		out.WriteString("/" + pointerEscape.Replace(name))
-		at += "." + name
+		at = strings.TrimPrefix(at+"."+name, ".")
+		switch place := members[at]; {
+		case place != "":
+			out.WriteString(place)
+		case at != "submission":
+			out.WriteString("/" + pointerEscape.Replace(name))
+		}
 		for range strings.Count(part, "[]") {
 			i := slices.IndexFunc(r.loops, func(l loop) bool {
 				return l.of.isPath() && slices.Contains(l.of.shape.paths, at)
