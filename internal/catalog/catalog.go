@@ -23,7 +23,11 @@ import (
 	"weiche/internal/transform/standard"
 )
 
-const processFile = "process.yaml"
+const (
+	processFile = "process.yaml"
+	// fragmentsFolder holds what the processes' mappings share.
+	fragmentsFolder = "fragments"
+)
 
 // Catalog is the process library. It is read-only after Load and safe for
 // concurrent use.
@@ -91,7 +95,8 @@ type partyYAML struct {
 	Name string `yaml:"name"`
 }
 
-// Load reads every folder below dir (config/services) that has a process.yaml.
+// Load reads every folder below dir (config/services), apart from fragments, which
+// holds parts that mappings share.
 // Problems name file and line; a process with an error is left out, the others
 // stay. A standard that is not installed is a warning.
 func Load(dir string, std *standard.Installed) (*Catalog, config.Problems) {
@@ -101,7 +106,8 @@ func Load(dir string, std *standard.Installed) (*Catalog, config.Problems) {
 		return c, config.Problems{{File: dir, Text: "the process library cannot be read: " + osText(err)}}
 	}
 	var problems config.Problems
-	for _, l := range loadAll(dir, entries, std) {
+	shared := transform.OpenShared(filepath.Join(dir, fragmentsFolder))
+	for _, l := range loadAll(dir, entries, std, shared) {
 		problems = append(problems, l.problems...)
 		p := l.process
 		if p == nil {
@@ -127,17 +133,17 @@ type loaded struct {
 
 // loadAll reads the folders on all processors, as proving a large mapping takes
 // half a second and more. What comes of them stands in the folders' order.
-func loadAll(dir string, entries []os.DirEntry, std *standard.Installed) []loaded {
+func loadAll(dir string, entries []os.DirEntry, std *standard.Installed, shared *transform.Shared) []loaded {
 	all := make([]loaded, len(entries))
 	slots := make(chan struct{}, runtime.GOMAXPROCS(0))
 	var wg sync.WaitGroup
 	for i, e := range entries {
-		if !e.IsDir() || strings.HasPrefix(e.Name(), ".") {
+		if !e.IsDir() || strings.HasPrefix(e.Name(), ".") || e.Name() == fragmentsFolder {
 			continue
 		}
 		wg.Go(func() {
 			slots <- struct{}{}
-			all[i].process, all[i].problems = loadProcess(filepath.Join(dir, e.Name()), std)
+			all[i].process, all[i].problems = loadProcess(filepath.Join(dir, e.Name()), std, shared)
 			<-slots
 		})
 	}
@@ -232,7 +238,7 @@ func (l *loader) path(line int, what, name string) (string, bool) {
 	return filepath.Join(l.dir, filepath.FromSlash(name)), true
 }
 
-func loadProcess(dir string, std *standard.Installed) (*Process, config.Problems) {
+func loadProcess(dir string, std *standard.Installed, shared *transform.Shared) (*Process, config.Problems) {
 	l := &loader{file: filepath.Join(dir, processFile), dir: dir}
 	raw, err := os.ReadFile(l.file)
 	if err != nil {
@@ -280,7 +286,7 @@ func loadProcess(dir string, std *standard.Installed) (*Process, config.Problems
 			}
 		}
 	}
-	l.formats(p, &y, lines["formats"], std)
+	l.formats(p, &y, lines["formats"], std, shared)
 	for i := range y.Examples {
 		l.example(p, &y.Examples[i])
 	}
@@ -290,7 +296,7 @@ func loadProcess(dir string, std *standard.Installed) (*Process, config.Problems
 	return p, l.problems
 }
 
-func (l *loader) formats(p *Process, y *processYAML, line int, std *standard.Installed) {
+func (l *loader) formats(p *Process, y *processYAML, line int, std *standard.Installed, shared *transform.Shared) {
 	if y.Formats.Kind != yaml.MappingNode || len(y.Formats.Content) == 0 {
 		l.fail(line, "formats needs at least one entry, format: mapping file")
 		return
@@ -331,7 +337,7 @@ func (l *loader) formats(p *Process, y *processYAML, line int, std *standard.Ins
 		if p.Schema == nil {
 			continue
 		}
-		m, ps := transform.CompileMapping(file, s, p.Schema)
+		m, ps := transform.CompileMapping(file, s, p.Schema, shared)
 		l.problems = append(l.problems, ps...)
 		if m == nil {
 			continue

@@ -79,6 +79,31 @@ func TestMissingStandardIsAWarningAndRefusesOnlyItsFormat(t *testing.T) {
 	}
 }
 
+// A fragment belongs to the processes that use it: read with them, and again with
+// the next configuration.
+func TestFragmentsAreReadWithTheMappings(t *testing.T) {
+	fragment := "<w:fragment xmlns:w=\"urn:weiche:mapping:1\" xmlns:t=\"urn:t\" parameters=\"f\">\n<t:name w:value=\"f.name\"/></w:fragment>"
+	c, problems, dir := tiny(t, map[string]string{
+		"services/tiny/m.xml":               strings.Replace(tinyMapping, `<t:name w:value="form.name"/>`, `<w:include fragment="party/name" f="form"/>`, 1),
+		"services/fragments/party/name.xml": fragment,
+	})
+	if problems.Failed() || len(c.Processes()) != 1 {
+		t.Fatal(problems)
+	}
+	write(t, dir, map[string]string{"services/fragments/party/name.xml": strings.Replace(fragment, "f.name", "f.nmae", 1)})
+	std, _ := standard.Open(filepath.Join(dir, "standards"))
+	c, problems = Load(filepath.Join(dir, "services"), std)
+	if len(c.Processes()) != 0 {
+		t.Error("the changed fragment is not read")
+	}
+	for _, p := range problems {
+		if filepath.Base(p.File) == "name.xml" && p.Line == 2 && strings.HasSuffix(p.Text, "; used in m.xml:1") {
+			return
+		}
+	}
+	t.Errorf("got %v", problems)
+}
+
 func TestEveryFaultOfAFormIsToldWithoutItsValues(t *testing.T) {
 	c, _, _ := tiny(t, nil)
 	p, _ := c.Process("tiny")

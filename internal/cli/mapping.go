@@ -61,13 +61,21 @@ func (e *env) provenInWords(proven []provenMapping, refused config.Problems) {
 	for _, m := range proven {
 		fmt.Fprintf(e.out, "%s as %s: proven %d, checked per message %d\n", m.Process, m.Format, m.Proven, len(m.Open))
 		for _, o := range m.Open {
-			fmt.Fprintf(e.out, "  line %d: %s\n    %s\n", o.Line, o.Rule, o.Reason)
+			fmt.Fprintf(e.out, "  %s: %s\n    %s\n", lineOf(o.Line, o.Fragment), o.Rule, o.Reason)
 		}
 	}
 	for _, p := range refused {
 		fmt.Fprintf(e.out, "refused: %s\n", p)
 	}
 	fmt.Fprintf(e.out, "%s, refused %d\n", plural(len(proven), "mapping"), len(refused))
+}
+
+// lineOf names a line of a mapping, and that of the fragment it includes there.
+func lineOf(line int, fragment string) string {
+	if fragment == "" {
+		return fmt.Sprintf("line %d", line)
+	}
+	return fmt.Sprintf("line %d, fragment %s", line, fragment)
 }
 
 // chosen are the processes a command is asked for: one by its folder's name or
@@ -113,7 +121,7 @@ you to judge.`,
 			for _, k := range keys {
 				fmt.Fprintf(e.out, "%s: %s left out that the form may fill\n", k, plural(len(out[k]), "element"))
 				for _, g := range out[k] {
-					fmt.Fprintf(e.out, "  line %d: <%s> in %s: %s\n", g.Line, g.Element, g.Path, strings.Join(g.Fields, ", "))
+					fmt.Fprintf(e.out, "  %s: <%s> in %s: %s\n", lineOf(g.Line, g.Fragment), g.Element, g.Path, strings.Join(g.Fields, ", "))
 				}
 			}
 			return nil
@@ -194,7 +202,7 @@ func (e *env) explain(p *catalog.Process, format string, in transform.Input, val
 		if from == "" {
 			continue // the mapping's own words
 		}
-		fmt.Fprintf(e.out, "%s → %s (line %d)\n", from, o.Path, o.Line)
+		fmt.Fprintf(e.out, "%s → %s (%s)\n", from, o.Path, lineOf(o.Line, o.Fragment))
 		if values && len(o.Fields) == 1 {
 			fmt.Fprintf(e.out, "    %v\n", valueAt(posted, o.Fields[0]))
 		}

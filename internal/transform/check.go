@@ -64,8 +64,8 @@ func (c *prover) typeFor(n *node, decl *xsd.Element) *xsd.Type {
 	return decl.Type
 }
 
-func (c *prover) problem(line int, text string, args ...any) {
-	c.problems = append(c.problems, config.Problem{File: c.file, Line: line, Text: fmt.Sprintf(text, args...)})
+func (c *prover) problem(at mark, text string, args ...any) {
+	c.problems = append(c.problems, at.problem(c.file, fmt.Sprintf(text, args...)))
 }
 
 func (c *prover) element(n *node, decl *xsd.Element) {

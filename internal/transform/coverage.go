@@ -10,10 +10,11 @@ import (
 // Gap is an optional element of the standard that a mapping leaves out although
 // the form has fields of such a name.
 type Gap struct {
-	Line    int      `json:"line"` // of the element in the mapping that it would stand in
-	Path    string   `json:"path"` // of that element
-	Element string   `json:"element"`
-	Fields  []string `json:"fields"`
+	Line     int      `json:"line"`               // of the element in the mapping that it would stand in
+	Fragment string   `json:"fragment,omitempty"` // and line of that element, where it stands in one
+	Path     string   `json:"path"`               // of that element
+	Element  string   `json:"element"`
+	Fields   []string `json:"fields"`
 }
 
 // Coverage lists the gaps of a mapping.
@@ -67,7 +68,7 @@ func (c *coverage) element(n *node, decl *xsd.Element, path string) {
 			continue
 		}
 		if fields := c.like(q.local); len(fields) > 0 {
-			c.gaps = append(c.gaps, Gap{Line: n.line, Path: path, Element: q.local, Fields: fields})
+			c.gaps = append(c.gaps, Gap{Line: n.line.use(), Fragment: n.line.fragment(), Path: path, Element: q.local, Fields: fields})
 		}
 	}
 }

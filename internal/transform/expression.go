@@ -139,10 +139,21 @@ type scope struct {
 	shape  shape
 	def    *expression // what w:let says
 	list   *expression // what w:for goes through
+	// fence ends the names in sight, as a fragment sees nothing of the place it is
+	// used at; behind it are these.
+	fence *scope
+}
+
+// after is the scope behind a name.
+func (s *scope) after() *scope {
+	if s.fence != nil {
+		return s.fence
+	}
+	return s.parent
 }
 
 func (s *scope) find(name string) *scope {
-	for ; s != nil; s = s.parent {
+	for ; s != nil; s = s.after() {
 		if s.name == name {
 			return s
 		}
@@ -150,8 +161,9 @@ func (s *scope) find(name string) *scope {
 	return nil
 }
 
-// bind makes a name visible. A name that hides an outer one gets a key of its
-// own: the outer value must still be there when the inner ends.
+// bind makes a name visible. A name that hides an outer one, or one behind a
+// fence, gets a key of its own: the outer value must still be there when the
+// inner ends.
 func (s *scope) bind(name string, sh shape) *scope {
 	hidden := 0
 	for at := s; at != nil; at = at.parent {
@@ -177,7 +189,7 @@ func reserved(name string) bool {
 
 func (s *scope) names() []string {
 	var out []string
-	for ; s != nil; s = s.parent {
+	for ; s != nil; s = s.after() {
 		if s.name != "" {
 			out = append(out, s.name)
 		}

@@ -36,7 +36,7 @@ func TestEveryFieldIsMappedOrDeclaredUnused(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			raw := fmt.Sprintf(`<t:m.1 xmlns:t="urn:test:t" xmlns:w="urn:weiche:mapping:1" version="1" w:unused="%s"><t:id w:value="message.id"/>%s</t:m.1>`, c.declared, c.body)
-			_, problems := compileMapping("m.xml", []byte(raw), std, form)
+			_, problems := compileMapping("m.xml", []byte(raw), std, form, nil)
 			if len(problems) != len(c.want) {
 				t.Fatalf("got %v", problems)
 			}

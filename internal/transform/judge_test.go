@@ -95,7 +95,7 @@ func TestValuesAreProvenAgainstFacets(t *testing.T) {
 	} {
 		t.Run(c.body, func(t *testing.T) {
 			raw := fmt.Sprintf("<m xmlns=\"urn:test:v\" xmlns:w=\"urn:weiche:mapping:1\" w:unused=\"form\">\n%s</m>", c.body)
-			m, problems := compileMapping("m.xml", []byte(raw), std, form)
+			m, problems := compileMapping("m.xml", []byte(raw), std, form, nil)
 			switch {
 			case c.refused != "":
 				if m != nil {
@@ -161,7 +161,7 @@ func TestCodeListsOfMappings(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			raw := fmt.Sprintf("<m xmlns=\"urn:test:c\" xmlns:w=\"urn:weiche:mapping:1\" w:unused=\"form\">\n<medium listURI=%q listVersionID=%q><code%s</medium></m>", c.uri, c.version, c.code)
-			m, problems := compileMapping("m.xml", []byte(raw), std, form)
+			m, problems := compileMapping("m.xml", []byte(raw), std, form, nil)
 			if c.refused == "" {
 				if m == nil {
 					t.Error(problems)

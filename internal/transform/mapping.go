@@ -40,17 +40,18 @@ func (m *Mapping) Rule(f *fault.Error) string {
 
 // CompileMapping reads a mapping file and proves it against the form's schema
 // and the standard's XSD. Every fault is reported with its line, not the first;
-// the mapping is nil where there is one.
-func CompileMapping(file string, std *standard.Standard, form *FormSchema) (*Mapping, config.Problems) {
+// the mapping is nil where there is one. Where shared is nil it can include no
+// fragments.
+func CompileMapping(file string, std *standard.Standard, form *FormSchema, shared *Shared) (*Mapping, config.Problems) {
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		return nil, config.Problems{{File: file, Text: "the mapping cannot be read: " + plainOSError(err)}}
 	}
-	return compileMapping(file, raw, std, form)
+	return compileMapping(file, raw, std, form, shared)
 }
 
-func compileMapping(file string, raw []byte, std *standard.Standard, form *FormSchema) (*Mapping, config.Problems) {
-	root, problems := readMapping(file, raw, form)
+func compileMapping(file string, raw []byte, std *standard.Standard, form *FormSchema, shared *Shared) (*Mapping, config.Problems) {
+	root, problems := readMapping(file, raw, form, shared)
 	if root == nil {
 		return nil, problems
 	}

@@ -178,7 +178,7 @@ func TestConstructs(t *testing.T) {
 		{"generic data of nothing", `<t:data><w:data of="form.adr"/></t:data>`, `{"adr":{"up":{}}}`, ``},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			m, problems := compileMapping("m.xml", []byte(wrap(c.body)), std, form)
+			m, problems := compileMapping("m.xml", []byte(wrap(c.body)), std, form, nil)
 			if len(problems) > 0 {
 				t.Fatal(problems)
 			}
@@ -254,7 +254,7 @@ func TestMistakesAreRefusedWithTheirLine(t *testing.T) {
 		{"closures too deep", `<t:title w:if="any(form.persons, any(form.persons, any(form.persons, .name == 'x')))">x</t:title>`, 3, `closures nest deeper`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			m, problems := compileMapping("m.xml", []byte(wrap(c.body)), std, form)
+			m, problems := compileMapping("m.xml", []byte(wrap(c.body)), std, form, nil)
 			if m != nil {
 				t.Fatal("accepted")
 			}
@@ -267,19 +267,19 @@ func TestMistakesAreRefusedWithTheirLine(t *testing.T) {
 		})
 	}
 	t.Run("fixed attribute and missing element of the root", func(t *testing.T) {
-		_, problems := compileMapping("m.xml", []byte(`<t:m.1 xmlns:t="urn:test:t" xmlns:w="urn:weiche:mapping:1" version="2"><t:title>x</t:title></t:m.1>`), std, form)
+		_, problems := compileMapping("m.xml", []byte(`<t:m.1 xmlns:t="urn:test:t" xmlns:w="urn:weiche:mapping:1" version="2"><t:title>x</t:title></t:m.1>`), std, form, nil)
 		if text := problems.Error(); !strings.Contains(text, "fixed") || !strings.Contains(text, "needs <id>") {
 			t.Error(text)
 		}
 	})
 	t.Run("unknown message", func(t *testing.T) {
-		_, problems := compileMapping("m.xml", []byte(`<t:m.2 xmlns:t="urn:test:t" xmlns:w="urn:weiche:mapping:1"/>`), std, form)
+		_, problems := compileMapping("m.xml", []byte(`<t:m.2 xmlns:t="urn:test:t" xmlns:w="urn:weiche:mapping:1"/>`), std, form, nil)
 		if text := problems.Error(); !strings.Contains(text, `did you mean "m.1"?`) {
 			t.Error(text)
 		}
 	})
 	t.Run("doctype", func(t *testing.T) {
-		_, problems := compileMapping("m.xml", []byte(`<!DOCTYPE a><t:m.1 xmlns:t="urn:test:t"/>`), std, form)
+		_, problems := compileMapping("m.xml", []byte(`<!DOCTYPE a><t:m.1 xmlns:t="urn:test:t"/>`), std, form, nil)
 		if !problems.Failed() || !strings.Contains(problems.Error(), "DOCTYPE") {
 			t.Error(problems)
 		}
@@ -305,7 +305,7 @@ func TestFaultsOfOneMessageNameNoValue(t *testing.T) {
 		{"deep data", `<t:data><w:data of="form"/></t:data>`, strings.Repeat(`{"adr":{"up":`, 400) + `{"adr":{"town":"KANARIE"}}` + strings.Repeat(`}}`, 400)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			m, problems := compileMapping("m.xml", []byte(wrap(c.body)), std, form)
+			m, problems := compileMapping("m.xml", []byte(wrap(c.body)), std, form, nil)
 			if len(problems) > 0 {
 				t.Fatal(problems)
 			}
@@ -330,7 +330,7 @@ func TestFaultsOfOneMessageNameNoValue(t *testing.T) {
 
 func TestApplyIsSafeForConcurrentUse(t *testing.T) {
 	std, form := testStandard(t), testFormSchema(t)
-	m, problems := compileMapping("m.xml", []byte(wrap(`<t:title w:value="upper(form.title)"/><t:person w:for="p in form.persons"><t:name w:value="p.name + '!'"/></t:person>`)), std, form)
+	m, problems := compileMapping("m.xml", []byte(wrap(`<t:title w:value="upper(form.title)"/><t:person w:for="p in form.persons"><t:name w:value="p.name + '!'"/></t:person>`)), std, form, nil)
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}

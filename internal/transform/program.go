@@ -545,7 +545,10 @@ func (m *Mapping) place(at int) string {
 		if o.attr != nil {
 			line = o.attr.line
 		}
-		return fmt.Sprintf("%s:%d <%s>", m.File, line, o.node.tag)
+		if in := line.fragment(); in != "" {
+			return fmt.Sprintf("%s:%d <%s> (fragment %s)", m.File, line.use(), o.node.tag, in)
+		}
+		return fmt.Sprintf("%s:%d <%s>", m.File, line.line, o.node.tag)
 	}
 	return m.File
 }

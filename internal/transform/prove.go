@@ -20,9 +20,10 @@ type Proof struct {
 
 // Open is a rule that is not proven, and why.
 type Open struct {
-	Line   int    `json:"line"`
-	Rule   string `json:"rule"`
-	Reason string `json:"reason"`
+	Line     int    `json:"line"`               // of the mapping
+	Fragment string `json:"fragment,omitempty"` // and line, where a fragment included there says it
+	Rule     string `json:"rule"`
+	Reason   string `json:"reason"`
 }
 
 // Settled says that nothing is left to the check of each message.
@@ -534,7 +535,7 @@ func (c *prover) rule(n *node, rule, reason string) {
 		c.proof.Proven++
 		return
 	}
-	o := Open{n.line, rule, reason}
+	o := Open{n.line.use(), n.line.fragment(), rule, reason}
 	if !slices.Contains(c.proof.Open, o) {
 		c.proof.Open = append(c.proof.Open, o)
 	}

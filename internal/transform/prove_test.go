@@ -92,7 +92,7 @@ func TestProof(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			raw := fmt.Sprintf("<m xmlns=\"urn:test:p\" xmlns:w=\"urn:weiche:mapping:1\" w:unused=\"form\">\n%s</m>", c.body)
-			m, problems := compileMapping("m.xml", []byte(raw), std, form)
+			m, problems := compileMapping("m.xml", []byte(raw), std, form, nil)
 			switch {
 			case c.refused != "":
 				if m != nil {

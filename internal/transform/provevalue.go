@@ -32,7 +32,7 @@ func nilled(n *node) bool {
 
 // proveValue proves that what a template may come to is what a type takes, and
 // the fixed value where there is one.
-func (c *prover) proveValue(n *node, line int, what string, s *xsd.Simple, fixed *string, t *template) {
+func (c *prover) proveValue(n *node, line mark, what string, s *xsd.Simple, fixed *string, t *template) {
 	in := t.domains()
 	if fixed != nil {
 		v, constant := t.constant()
@@ -51,7 +51,7 @@ func (c *prover) proveValue(n *node, line int, what string, s *xsd.Simple, fixed
 	c.values(n, line, what, c.judged.judge(s, in))
 }
 
-func (c *prover) values(n *node, line int, what string, v verdict) {
+func (c *prover) values(n *node, line mark, what string, v verdict) {
 	rule := what + " has a value of its type"
 	at := *n
 	at.line = line

@@ -196,7 +196,7 @@ func (l *stepLoop) some(n *node) *formula {
 	if n.kind == nodeData {
 		return always // its guard says it
 	}
-	maybe := opaque(fmt.Sprintf("loop@%p", n), fmt.Sprintf("w:for in line %d writes something", n.line))
+	maybe := opaque(fmt.Sprintf("loop@%p", n), fmt.Sprintf("w:for in %s writes something", n.line.words()))
 	if l.list == nil {
 		return maybe
 	}

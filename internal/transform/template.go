@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/beevik/etree"
@@ -36,12 +37,19 @@ const (
 	nodeWhen
 	nodeOtherwise
 	nodeData
+	nodeInclude
+)
+
+// The language's elements and directives.
+var (
+	elements       = []string{"group", "choose", "when", "otherwise", "data", "include", "fragment"}
+	directiveNames = []string{"for", "let", "if", "value", "required", "keep", "checked", "unused"}
 )
 
 // node is one element of a mapping: of the target, or of the language.
 type node struct {
 	kind     nodeKind
-	line     int
+	line     mark
 	tag      string // as written, with its prefix
 	name     qname
 	attrs    []nodeAttr
@@ -72,7 +80,7 @@ type letting struct {
 
 // nodeAttr is an attribute as it leaves, namespace declarations included.
 type nodeAttr struct {
-	line  int
+	line  mark
 	tag   string
 	name  qname
 	decl  bool // xmlns
@@ -81,7 +89,7 @@ type nodeAttr struct {
 
 // template is text with expressions in it.
 type template struct {
-	line  int
+	line  mark
 	parts []templatePart
 }
 
@@ -153,9 +161,13 @@ func attributeLines(tag []byte, line int) map[string]int {
 
 // reader turns the etree of a mapping into nodes.
 type reader struct {
-	file     string
-	pos      []position
-	next     int
+	page
+	file     string // the mapping's
+	shared   *Shared
+	parsed   map[string]parsed // fragments by name
+	spaces   map[string]string // the root's prefixes
+	globals  *scope
+	size     int // elements, those of fragments at each place of use
 	form     *FormSchema
 	used     map[string]bool // fields of the form that some expression looks at
 	unused   []unused
@@ -163,8 +175,10 @@ type reader struct {
 }
 
 func (r *reader) problem(line int, text string, args ...any) {
-	r.problems = append(r.problems, config.Problem{File: r.file, Line: line, Text: fmt.Sprintf(text, args...)})
+	r.problems = append(r.problems, r.mark(line).problem(r.file, fmt.Sprintf(text, args...)))
 }
+
+func (r *reader) mark(line int) mark { return mark{line, r.in} }
 
 // expression compiles one expression and notes what it looks at.
 func (r *reader) expression(src string, line int, in *scope) *expression {
@@ -181,8 +195,42 @@ func (r *reader) expression(src string, line int, in *scope) *expression {
 }
 
 // readMapping parses a mapping and compiles its expressions.
-func readMapping(file string, raw []byte, form *FormSchema) (*node, config.Problems) {
-	r := &reader{file: file, form: form, used: map[string]bool{}}
+func readMapping(file string, raw []byte, form *FormSchema, shared *Shared) (*node, config.Problems) {
+	r := &reader{file: file, form: form, shared: shared, used: map[string]bool{}, parsed: map[string]parsed{}}
+	doc := r.parse(raw)
+	if doc == nil {
+		return nil, r.problems
+	}
+	r.spaces = namespaces(doc.Root())
+	for n, s := range contextShapes() {
+		r.globals = r.globals.bind(n, s)
+	}
+	r.globals = r.globals.bind("form", formShape([]*formNode{form.root}, "form"))
+	if r.globals.shape.kind == kindUnknown {
+		r.globals.shape.kind = kindGroup
+	}
+	root := r.element(doc.Root(), r.globals, nil)
+	if root != nil && root.kind != nodeElement {
+		r.problem(root.line.line, "the root element belongs to the language; it must be the target message's root")
+	} else if root != nil && (root.each != nil || root.cond != nil) {
+		r.problem(root.line.line, "the root element can neither repeat nor be left out")
+	}
+	if len(r.problems) == 0 {
+		r.problems = checkFields(file, form, r.used, r.unused)
+	}
+	return root, r.problems
+}
+
+// page is the file being read.
+type page struct {
+	in   *inclusion // nil: the mapping itself
+	pos  []position
+	next int
+}
+
+// parse reads a mapping or a fragment and turns to its first element; nil where
+// it cannot be read.
+func (r *reader) parse(raw []byte) *etree.Document {
 	if err := foreignxml.Check(bytes.NewReader(raw), mappingLimits); err != nil {
 		d := xml.NewDecoder(bytes.NewReader(raw))
 		line := 0
@@ -192,53 +240,43 @@ func readMapping(file string, raw []byte, form *FormSchema) (*node, config.Probl
 				var se *xml.SyntaxError
 				if errors.As(e, &se) { // a mapping is no payload: say what is wrong
 					r.problem(se.Line, "the mapping is not well-formed XML: %s", se.Msg)
-					return nil, r.problems
+					return nil
 				}
 				break
 			}
 		}
 		r.problem(line, "%v", err)
-		return nil, r.problems
+		return nil
 	}
 	pos, err := positions(raw)
 	if err != nil {
 		r.problem(0, "the mapping is not well-formed XML")
-		return nil, r.problems
+		return nil
 	}
-	r.pos = pos
+	r.pos, r.next = pos, 0
 	doc := etree.NewDocument()
 	doc.ReadSettings.PreserveDuplicateAttrs = true
 	if err := doc.ReadFromBytes(raw); err != nil || doc.Root() == nil {
 		r.problem(0, "the mapping is not well-formed XML")
-		return nil, r.problems
+		return nil
 	}
-	var names *scope
-	for n, s := range contextShapes() {
-		names = names.bind(n, s)
-	}
-	names = names.bind("form", formShape([]*formNode{form.root}, "form"))
-	if names.shape.kind == kindUnknown {
-		names.shape.kind = kindGroup
-	}
-	root := r.element(doc.Root(), names, nil)
-	if root != nil && root.kind != nodeElement {
-		r.problem(root.line, "the root element belongs to the language; it must be the target message's root")
-	} else if root != nil && (root.each != nil || root.cond != nil) {
-		r.problem(root.line, "the root element can neither repeat nor be left out")
-	}
-	if len(r.problems) == 0 {
-		r.problems = checkFields(file, form, r.used, r.unused)
-	}
-	return root, r.problems
+	return doc
 }
 
-func (r *reader) element(el *etree.Element, in *scope, parent *node) *node {
+// position is that of the next start tag.
+func (r *reader) position() position {
 	p := position{}
 	if r.next < len(r.pos) {
 		p = r.pos[r.next]
 	}
 	r.next++
-	n := &node{line: p.line, tag: el.FullTag(), name: qname{el.NamespaceURI(), el.Tag}}
+	r.size++
+	return p
+}
+
+func (r *reader) element(el *etree.Element, in *scope, parent *node) *node {
+	p := r.position()
+	n := &node{line: r.mark(p.line), tag: el.FullTag(), name: qname{el.NamespaceURI(), el.Tag}}
 	if n.inside = parent; parent != nil && parent.kind != nodeElement {
 		n.inside = parent.inside
 	}
@@ -263,8 +301,12 @@ func (r *reader) element(el *etree.Element, in *scope, parent *node) *node {
 			n.kind = nodeOtherwise
 		case "data":
 			n.kind = nodeData
+		case "include":
+			n.kind = nodeInclude
+		case "fragment":
+			r.problem(p.line, "w:fragment is the root of a file of its own")
 		default:
-			r.problem(p.line, "the language has no element %q%s", el.Tag, hint(el.Tag, []string{"group", "choose", "when", "otherwise", "data"}))
+			r.problem(p.line, "the language has no element %q%s", el.Tag, hint(el.Tag, elements))
 		}
 	}
 	if (n.kind == nodeWhen || n.kind == nodeOtherwise) && (parent == nil || parent.kind != nodeChoose) {
@@ -398,7 +440,7 @@ func (r *reader) element(el *etree.Element, in *scope, parent *node) *node {
 		r.problem(p.line, "w:required and w:keep exclude each other")
 	}
 	if v, key, ok := take("unused"); ok {
-		if parent != nil {
+		if parent != nil || r.in != nil {
 			r.problem(lineOf(key), "w:unused stands on the root element")
 		}
 		for _, path := range strings.Fields(v) {
@@ -412,11 +454,15 @@ func (r *reader) element(el *etree.Element, in *scope, parent *node) *node {
 		}
 		if e := expr(valueKey, valueOf, in); e != nil {
 			r.scalar(e, lineOf(valueKey))
-			n.value = &template{line: lineOf(valueKey), parts: []templatePart{{expr: e}}}
+			n.value = &template{line: r.mark(lineOf(valueKey)), parts: []templatePart{{expr: e}}}
 		}
 	}
 	for key, a := range directives {
-		r.problem(lineOf(a.FullKey()), "the language has no directive w:%s%s", key, hint(key, []string{"for", "let", "if", "value", "required", "keep", "checked", "unused"}))
+		r.problem(lineOf(a.FullKey()), "the language has no directive w:%s%s", key, hint(key, directiveNames))
+	}
+	if n.kind == nodeInclude {
+		r.include(el, n, plain, lineOf, in)
+		return n
 	}
 
 	for _, a := range plain {
@@ -438,7 +484,7 @@ func (r *reader) element(el *etree.Element, in *scope, parent *node) *node {
 			r.problem(lineOf(key), "w:%s has no attribute %q%s", el.Tag, key, missingPrefix(key))
 			continue
 		}
-		na := nodeAttr{line: lineOf(key), tag: key, name: qname{a.NamespaceURI(), a.Key}}
+		na := nodeAttr{line: r.mark(lineOf(key)), tag: key, name: qname{a.NamespaceURI(), a.Key}}
 		if a.Space == "" {
 			na.name.space = ""
 		}
@@ -449,9 +495,9 @@ func (r *reader) element(el *etree.Element, in *scope, parent *node) *node {
 			if a.Space == "xml" {
 				na.name.space = xmlNamespace
 			} else if a.Space != "" && na.name.space == "" {
-				r.problem(na.line, "the prefix %q is not declared", a.Space)
+				r.problem(na.line.line, "the prefix %q is not declared", a.Space)
 			}
-			na.value = r.template(a.Value, na.line, in)
+			na.value = r.template(a.Value, na.line.line, in)
 		}
 		n.attrs = append(n.attrs, na)
 	}
@@ -494,7 +540,7 @@ func (r *reader) element(el *etree.Element, in *scope, parent *node) *node {
 	if n.kind == nodeChoose {
 		for i, c := range n.children {
 			if c.kind == nodeOtherwise && i != len(n.children)-1 {
-				r.problem(c.line, "otherwise is the last of its choose")
+				r.problem(c.line.line, "otherwise is the last of its choose")
 			}
 		}
 	}
@@ -505,8 +551,7 @@ func (r *reader) element(el *etree.Element, in *scope, parent *node) *node {
 }
 
 func missingPrefix(key string) string {
-	switch key {
-	case "for", "if", "let", "value", "required", "keep", "checked", "unused":
+	if slices.Contains(directiveNames, key) {
 		return "; write w:" + key
 	}
 	return ""
@@ -523,7 +568,7 @@ var identifier = regexp.MustCompile(`^[a-z][A-Za-z0-9_]*$`)
 
 // template splits "Flur {form.flur}" into text and expressions.
 func (r *reader) template(s string, line int, in *scope) *template {
-	t := &template{line: line}
+	t := &template{line: r.mark(line)}
 	var text strings.Builder
 	flush := func() {
 		if text.Len() > 0 {

@@ -10,8 +10,9 @@ import (
 type Origin struct {
 	// Path of the element in the message, by local names with the number among
 	// siblings of the same name, and /@name for an attribute.
-	Path string `json:"path"`
-	Line int    `json:"line"` // in the mapping
+	Path     string `json:"path"`
+	Line     int    `json:"line"`               // in the mapping
+	Fragment string `json:"fragment,omitempty"` // and line, where a fragment included there writes it
 	// Fields are JSON pointers into the submission; none for what the portal did
 	// not write.
 	Fields []string `json:"fields,omitempty"`
@@ -111,13 +112,13 @@ type tracer struct {
 	origins []Origin
 	fields  []string // of the operation under way
 	from    string
-	line    int
+	line    mark
 	data    []string // of w:data: the members on the way down
 }
 
 func (t *tracer) look(r *run, o *op) {
 	e := o.expr
-	t.from, t.line = "", 0
+	t.from, t.line = "", mark{}
 	if o.node != nil {
 		t.line = o.node.line
 	}
@@ -232,7 +233,7 @@ func (t *tracer) leave(undo bool) {
 }
 
 func (t *tracer) note(suffix string) {
-	t.origins = append(t.origins, Origin{Path: "/" + strings.Join(t.path, "/") + suffix, Line: t.line, Fields: t.fields, From: t.from})
+	t.origins = append(t.origins, Origin{Path: "/" + strings.Join(t.path, "/") + suffix, Line: t.line.use(), Fragment: t.line.fragment(), Fields: t.fields, From: t.from})
 }
 
 func (t *tracer) attr(o *op, value string) error {
