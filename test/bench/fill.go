@@ -22,7 +22,10 @@ import (
 	"weiche/internal/seal"
 )
 
-const fillers = 1024 // posts under way at once
+const (
+	fillers   = 1024     // posts under way at once
+	fillBytes = 64 << 20 // and what their bodies may take: who posts more waits too long, posts again and is in the log twice
+)
 
 // fill accepts submissions through the intake's own door, with the keys of a
 // data directory, so that the topics hold what a router has accepted.
@@ -35,7 +38,8 @@ func fill(ctx context.Context, j job, ready func(addresses)) error {
 	var next atomic.Int64
 	var failed atomic.Pointer[error]
 	var all sync.WaitGroup
-	for range min(fillers, j.Records) {
+	size := len(formOf(0, regions[0], j.Shape))
+	for range min(fillers, j.Records, max(1, fillBytes/size)) {
 		all.Go(func() {
 			for failed.Load() == nil && ctx.Err() == nil {
 				n := int(next.Add(1)) - 1
