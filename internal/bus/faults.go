@@ -32,6 +32,10 @@ func classify(err error, what string) error {
 	return fault.Wrap(err, class, reason, what+": "+text)
 }
 
+// noBrokerKnown is what sarama's ClusterAdmin says while every broker it knew has
+// gone; the error has no name (findAnyBroker in admin.go, 1.61.1).
+const noBrokerKnown = "no available broker"
+
 func judge(err error) (fault.Class, fault.Reason, string) {
 	var conf sarama.ConfigurationError
 	if errors.As(err, &conf) {
@@ -89,7 +93,7 @@ func judge(err error) (fault.Class, fault.Reason, string) {
 			return fault.Retryable, fault.ReasonBrokerUnavailable, "no broker answers"
 		}
 	}
-	if errors.As(err, &netErr) {
+	if errors.As(err, &netErr) || err.Error() == noBrokerKnown {
 		return fault.Retryable, fault.ReasonBrokerUnavailable, "no broker answers"
 	}
 	return fault.Retryable, fault.ReasonUnknown, "an error nobody has classed yet"

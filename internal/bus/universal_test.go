@@ -27,6 +27,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"weiche/internal/bus"
 	"weiche/internal/bus/embedded"
+	"weiche/internal/fault"
 	"weiche/internal/kafkatest"
 )
 
@@ -355,7 +356,11 @@ func (k keyed) Publish(topic string, msgs ...*message.Message) error {
 		}
 		out[i].Metadata.Set(bus.KeyMetadata, key)
 	}
-	return k.Publisher.Publish(topic, out...)
+	err := k.Publisher.Publish(topic, out...)
+	if err != nil {
+		fmt.Println("not published:", err) // the suite's TestMessageCtx does not look
+	}
+	return err
 }
 
 // making makes a topic before the first subscription.
@@ -366,8 +371,16 @@ type making struct {
 
 func (m making) SubscribeInitialize(topic string) error { return ensure(m.b, topic) }
 
+// ensure makes a topic. The suite knows no such step and does not always look at
+// what Publish returns, so a broker that is away for a moment is waited for.
 func ensure(b *bus.Bus, topic string) error {
-	return b.EnsureTopics(context.Background(), []bus.Topic{{Name: topic, Partitions: 4, RetentionMS: -1}})
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		err := b.EnsureTopics(context.Background(), []bus.Topic{{Name: topic, Partitions: 4, RetentionMS: -1}})
+		if err == nil || fault.Of(err).Class != fault.Retryable || time.Now().After(deadline) {
+			return err
+		}
+		fmt.Println("no topic yet:", err)
+	}
 }
 
 // engines of the suite: the embedded broker in a process of its own, killed and
