@@ -283,7 +283,7 @@ expected one. Standards that are not installed are skipped by name.`,
 		},
 	}
 	test.Flags().BoolVar(&update, "update", false, "write the expected messages anew where they differ")
-	cmd.AddCommand(test, e.mappingCheck(), e.mappingCoverage(), e.mappingExplain())
+	cmd.AddCommand(e.mappingNew(), test, e.mappingCheck(), e.mappingCoverage(), e.mappingExplain())
 	return cmd
 }
 

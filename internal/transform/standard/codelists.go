@@ -144,6 +144,15 @@ func (s *Installed) linkLists() {
 	}
 }
 
+// NewestList returns the greatest installed version of a code list, "" where none
+// is installed.
+func (s *Standard) NewestList(uri string) string {
+	if l := s.lists.newest(uri); l != nil {
+		return l.Version
+	}
+	return ""
+}
+
 // Codes returns what says whether a list has a code in its key column; ok is false
 // where the list is not installed, or cannot be read.
 func (s *Standard) Codes(uri, version string) (has func(code string) bool, ok bool) {
