@@ -90,8 +90,10 @@ func TestRehearsalNamesRuleAndField(t *testing.T) {
 func wider(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.CopyFS(filepath.Join(dir, "baugenehmigung"), os.DirFS("../../config/services/baugenehmigung")); err != nil {
-		t.Fatal(err)
+	for _, part := range []string{"baugenehmigung", "fragments"} {
+		if err := os.CopyFS(filepath.Join(dir, part), os.DirFS(filepath.Join("../../config/services", part))); err != nil {
+			t.Fatal(err)
+		}
 	}
 	file := filepath.Join(dir, "baugenehmigung", "form.schema.json")
 	raw, err := os.ReadFile(file)

@@ -44,7 +44,7 @@ const portal = "bench"
 // newLandscape writes the configuration to dir. repo is the repository's root.
 func newLandscape(dir, repo string, p plan) (*landscape, error) {
 	l := &landscape{dir: dir}
-	for _, part := range []string{"services/universeller-antrag", "standards"} {
+	for _, part := range []string{"services/universeller-antrag", "services/fragments", "standards"} {
 		if err := os.CopyFS(filepath.Join(dir, part), os.DirFS(filepath.Join(repo, "config", part))); err != nil {
 			return nil, err
 		}
