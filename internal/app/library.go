@@ -112,6 +112,11 @@ func (l *Library) Message(j dispatch.Job) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return l.checked(m, in, j)
+}
+
+// checked maps a form and checks the message.
+func (l *Library) checked(m *transform.Mapping, in transform.Input, j dispatch.Job) ([]byte, error) {
 	xml, err := m.Apply(in)
 	if err != nil || l.unchecked {
 		return xml, err

@@ -37,7 +37,15 @@ func (l *Library) rehearse(j dispatch.Job) []intake.Fault {
 		return nil
 	}
 	m, err := mapping(proc, j.Format)
-	if err != nil || m.Settled() && in.Portal.Key != "" && in.Portal.Name != "" {
+	if err != nil {
+		return nil
+	}
+	return l.dryRun(m, in, j)
+}
+
+// dryRun maps and checks one message.
+func (l *Library) dryRun(m *transform.Mapping, in transform.Input, j dispatch.Job) []intake.Fault {
+	if m.Settled() && in.Portal.Key != "" && in.Portal.Name != "" {
 		return nil
 	}
 	xml, err := m.Apply(in)

@@ -235,55 +235,7 @@ func parseTime(s string) (time.Time, error) {
 
 func (e *env) mapping() *cobra.Command {
 	cmd := &cobra.Command{Use: "mapping", Short: "Mappings from forms to messages"}
-	var update bool
-	test := &cobra.Command{
-		Use:   "test [SERVICE]",
-		Short: "Map the examples, validate them and compare them with what is expected",
-		Long: `Map the examples of one service (its folder's name or its LeiKa key), or of all,
-validate every message against its standard's schema and compare it with the
-expected one. Standards that are not installed are skipped by name.`,
-		Args: cobra.MaximumNArgs(1),
-		RunE: func(_ *cobra.Command, a []string) error {
-			lib, sound, err := e.library()
-			if err != nil {
-				return err
-			}
-			bad, ran, skipped, matched := 0, 0, 0, false
-			for _, p := range lib.Catalog.Processes() {
-				if len(a) == 1 && a[0] != p.ID && strings.TrimPrefix(a[0], "urn:de:fim:leika:leistung:") != string(p.Service) {
-					continue
-				}
-				matched = true
-				for _, r := range p.Run(update) {
-					what := fmt.Sprintf("%s %s as %s", r.Process, r.Example, r.Format)
-					switch {
-					case r.Skipped != "":
-						skipped++
-						fmt.Fprintf(e.out, "skip  %s: standard %s is not installed\n", what, r.Skipped)
-					case r.OK():
-						ran++
-						fmt.Fprintf(e.out, "ok    %s\n", what)
-					default:
-						bad++
-						fmt.Fprintf(e.out, "FAIL  %s\n", what)
-						for _, f := range r.Faults {
-							fmt.Fprintf(e.out, "      %s\n", f)
-						}
-					}
-				}
-			}
-			if !matched {
-				return fmt.Errorf("the process library has no service %q", strings.Join(a, ""))
-			}
-			fmt.Fprintf(e.out, "%d ok, %d wrong, %d skipped\n", ran, bad, skipped)
-			if bad > 0 || len(a) == 0 && !sound {
-				return exit{1}
-			}
-			return nil
-		},
-	}
-	test.Flags().BoolVar(&update, "update", false, "write the expected messages anew where they differ")
-	cmd.AddCommand(e.mappingNew(), test, e.mappingCheck(), e.mappingCoverage(), e.mappingExplain())
+	cmd.AddCommand(e.mappingNew(), e.mappingTest(), e.mappingCheck(), e.mappingCoverage(), e.mappingExplain())
 	return cmd
 }
 
