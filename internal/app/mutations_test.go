@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"weiche/internal/catalog"
@@ -76,7 +77,8 @@ func holed(t *testing.T, title, mark string) (*Library, *catalog.Process) {
 }
 
 // An element too short for the longest text, left to the check of each message,
-// is found, with field, kind and rule.
+// is found, with field, kind and rule; and what the door cannot tell of any field
+// is a fault.
 func TestMutationsFindPlantedHoles(t *testing.T) {
 	lib, p := holed(t, `w:value="form.title" w:checked="titles are short"`, "")
 	m := lib.Mutate(t.Context(), p, 1000)[0]
@@ -84,6 +86,15 @@ func TestMutationsFindPlantedHoles(t *testing.T) {
 		t.Fatalf("got %+v", m)
 	}
 	if f := m.Door[0]; f != (MutationFound{"only", "/title", "the longest text", "schema-invalid"}) {
+		t.Errorf("got %+v", f)
+	}
+
+	lib, p = holed(t, `w:value="form.title == 'a' ? 'a' : 'b'"`, `<mark w:if="len(form.title) &gt; 15" w:checked="titles are short">wrong</mark>`)
+	m = lib.Mutate(t.Context(), p, 1000)[0]
+	if len(m.Faults) == 0 {
+		t.Fatalf("not found: %+v", m)
+	}
+	if f := m.Faults[0]; f.Pointer != "/title" || f.Kind != "the longest text" || !strings.Contains(f.Text, "let in at the door, and then schema-invalid") || strings.Contains(f.Text, "kurzkurz") {
 		t.Errorf("got %+v", f)
 	}
 }
