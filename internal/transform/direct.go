@@ -3,6 +3,7 @@ package transform
 import (
 	"errors"
 	"slices"
+	"unicode/utf8"
 
 	"github.com/expr-lang/expr/ast"
 	"github.com/expr-lang/expr/vm/runtime"
@@ -41,6 +42,9 @@ func direct(n ast.Node) evaluator {
 	case *ast.ArrayNode:
 		return directList(x)
 	case *ast.BuiltinNode:
+		if x.Name == "len" {
+			return directLen(x)
+		}
 		return directMap(x)
 	}
 	return nil
@@ -73,6 +77,8 @@ func constantOf(n ast.Node) (any, bool) {
 	case *ast.FloatNode:
 		return x.Value, true
 	case *ast.BoolNode:
+		return x.Value, true
+	case *ast.ConstantNode:
 		return x.Value, true
 	case *ast.ArrayNode:
 		list := make([]any, len(x.Nodes))
@@ -354,6 +360,27 @@ func directMap(x *ast.BuiltinNode) evaluator {
 	}
 }
 
+// directLen is len(x), whose argument the rewriter made a list or a text.
+func directLen(x *ast.BuiltinNode) evaluator {
+	of := direct(x.Arguments[0])
+	if of == nil {
+		return nil
+	}
+	return func(r *run) (any, error) {
+		v, err := of(r)
+		if err != nil {
+			return nil, err
+		}
+		switch x := v.(type) {
+		case []any:
+			return len(x), nil
+		case string:
+			return utf8.RuneCountInString(x), nil
+		}
+		return nil, errExpression
+	}
+}
+
 // itemMember is the name where a closure is nothing but a member of the item.
 func itemMember(n ast.Node) (string, bool) {
 	p, ok := n.(*ast.PredicateNode)
@@ -381,6 +408,7 @@ var simple = map[string]func(any) (any, error){
 	"has":    func(v any) (any, error) { return !isEmpty(v), nil },
 	fnNumber: toNumber,
 	fnList:   toList,
+	fnSized:  toSized,
 	fnBool:   func(v any) (any, error) { return toBool(v) },
 	fnText: func(v any) (any, error) {
 		if _, already := v.(string); already {

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/big"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -22,7 +24,7 @@ func (g grammar) scalar(depth int) string {
 		return g.one("s", "n", "b", "x", "g.s", "g.n", "g.h.s", "g.h.x", "'a'", "''", "1", "2.5", "nil", "l[0].s", "l[-1].x", "l[7]")
 	}
 	a, b := func() string { return g.scalar(depth - 1) }, func() string { return g.condition(depth - 1) }
-	switch rapid.IntRange(0, 9).Draw(g.t, "scalar") {
+	switch rapid.IntRange(0, 12).Draw(g.t, "scalar") {
 	case 0:
 		return fmt.Sprintf("(%s ? %s : %s)", b(), a(), a())
 	case 1:
@@ -30,7 +32,7 @@ func (g grammar) scalar(depth int) string {
 	case 2:
 		return fmt.Sprintf("(%s %s %s)", a(), g.one("+", "-", "*", "/"), a())
 	case 3:
-		return fmt.Sprintf("%s(%s)", g.one("text", "number", "upper", "trim", "decimal", "date"), a())
+		return fmt.Sprintf("%s(%s)", g.one("text", "number", "upper", "trim", "decimal", "date", "din91379"), a())
 	case 4:
 		return fmt.Sprintf("default(%s, %s)", a(), a())
 	case 5:
@@ -41,6 +43,12 @@ func (g grammar) scalar(depth int) string {
 		return fmt.Sprintf("decimal(%s, %d)", a(), rapid.IntRange(0, 3).Draw(g.t, "places"))
 	case 8:
 		return fmt.Sprintf("uuid5(%s)", a())
+	case 9:
+		return fmt.Sprintf("uuid5(%s, %s)", a(), a())
+	case 10:
+		return fmt.Sprintf("lookup(%s, table('t.csv', 'v'), %s)", a(), a())
+	case 11:
+		return fmt.Sprintf("len(%s)", g.one("s", "x", "l", "t", "g.s", "g.h.x", "map(l, .s)", a()))
 	}
 	return g.condition(depth)
 }
@@ -82,7 +90,9 @@ func directScope() *scope {
 
 func directValues(t *rapid.T) map[string]any {
 	maybe := func(what string, values ...any) any { return rapid.SampledFrom(append(values, nil)).Draw(t, what) }
-	text := func(what string) any { return maybe(what, "", "a", "b", "1", "2026-11-23", " x ") }
+	text := func(what string) any {
+		return maybe(what, "", "a", "b", "1", "2026-11-23", " x ", "u\u0308", "\u00ad", "я")
+	}
 	number := func(what string) any {
 		return maybe(what, json.Number("1"), json.Number("2.50"), json.Number("-0.5"), json.Number("1e3"), json.Number("007"), 2.0, 1)
 	}
@@ -110,7 +120,12 @@ func directValues(t *rapid.T) map[string]any {
 // What is computed directly is what the virtual machine computes, errors
 // included.
 func TestDirectIsTheMachine(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "t.csv"), []byte("k,v\na,1\nb,\n1,x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	in := directScope()
+	in.lookups = &tables{dir: dir, shared: OpenShared(dir)}
 	kinds := map[string]int{}
 	rapid.Check(t, func(t *rapid.T) {
 		for range 20 {

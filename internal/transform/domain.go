@@ -209,7 +209,7 @@ func (r *reading) domains(n ast.Node) []domain {
 			inner, ir := read(s.def)
 			return ir.domains(inner)
 		}
-		if s := r.scope.find(x.Value); s != nil && strings.HasSuffix(s.name, "_index") && s.shape.kind == kindNumber {
+		if s := r.scope.find(x.Value); s != nil && s.counts() {
 			return []domain{{kind: domainNumber, number: number{lo: new(big.Rat), hi: big.NewRat(100_000, 1), integer: true, digits: 0}, loose: true}}
 		}
 	}
@@ -331,6 +331,8 @@ func (r *reading) callDomains(x *ast.CallNode) []domain {
 		return wordsOf(uuidPattern)
 	case "text", "number":
 		return r.domains(first)
+	case "din91379":
+		return r.normalised(first)
 	case "date":
 		return r.dates(first)
 	case "datetime":
@@ -338,6 +340,9 @@ func (r *reading) callDomains(x *ast.CallNode) []domain {
 	case "decimal":
 		return r.decimals(x)
 	case "lookup":
+		if t := tableIn(x); t != nil {
+			return r.looked(t, x)
+		}
 		var out []domain
 		for _, v := range tableValues(x) {
 			out = append(out, r.domains(v)...)
@@ -345,6 +350,20 @@ func (r *reading) callDomains(x *ast.CallNode) []domain {
 		return out
 	}
 	return unknownOf("nothing is known of " + clip(x.String()))
+}
+
+// normalised are the texts of DIN 91379's data type C. None is longer than what it
+// is made of.
+func (r *reading) normalised(n ast.Node) []domain {
+	d := wordsOf(din91379Pattern)[0]
+	d.words.min, d.loose = 1, true
+	in := r.domains(n)
+	if len(in) == 1 && in[0].kind == domainWords {
+		from := in[0].words
+		d.words.max, d.text = from.max, in[0].text
+		d.loose = in[0].loose || from.min > 1 || len(from.patterns) > 0 || len(from.excluded) > 0
+	}
+	return []domain{d}
 }
 
 // dates are days; of a form's field with that format, its own.

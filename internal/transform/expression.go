@@ -3,6 +3,7 @@ package transform
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -141,7 +142,8 @@ type scope struct {
 	list   *expression // what w:for goes through
 	// fence ends the names in sight, as a fragment sees nothing of the place it is
 	// used at; behind it are these.
-	fence *scope
+	fence   *scope
+	lookups *tables
 }
 
 // after is the scope behind a name.
@@ -216,7 +218,7 @@ var (
 	functions       = map[string]kind{
 		"date": kindText, "datetime": kindText, "decimal": kindText, "upper": kindText, "lower": kindText, "trim": kindText,
 		"join": kindText, "text": kindText, "number": kindNumber, "uuid5": kindText, "default": kindUnknown, "has": kindBoolean,
-		"lookup": kindText,
+		"lookup": kindText, "din91379": kindText,
 	}
 )
 
@@ -226,6 +228,7 @@ const (
 	fnNumber = "number"
 	fnBool   = "weiche__bool"
 	fnList   = "weiche__list"
+	fnSized  = "weiche__sized"
 )
 
 // compileExpression parses, checks against the scope and compiles src. The
@@ -243,11 +246,12 @@ func compileExpression(src string, in *scope) (*expression, []string) {
 	if err != nil {
 		return nil, []string{"the expression does not parse: " + exprErrorText(err)}
 	}
-	r := &rewriter{scope: in}
+	r := &rewriter{scope: in, tables: map[string]*table{}}
 	node, sh := r.rewrite(tree.Node)
 	if len(r.faults) > 0 {
 		return nil, r.faults
 	}
+	ast.Walk(&raw.Node, &tableSetter{r.tables})
 	e := &expression{src: src, shape: sh, direct: direct(node), raw: raw.Node, scope: in, used: r.used}
 	if plainPath(node) != nil {
 		return e, nil
@@ -345,7 +349,8 @@ var implementations = map[string]func(args ...any) (any, error){
 		}
 		return strings.Join(parts, sep), nil
 	},
-	"number": func(a ...any) (any, error) { return toNumber(a[0]) },
+	"number":   func(a ...any) (any, error) { return toNumber(a[0]) },
+	"din91379": func(a ...any) (any, error) { return din91379Text(a[0]) },
 	"default": func(a ...any) (any, error) {
 		if isEmpty(a[0]) {
 			return a[1], nil
@@ -361,11 +366,14 @@ var implementations = map[string]func(args ...any) (any, error){
 		if err != nil {
 			return nil, err
 		}
-		table, ok := a[1].(map[string]any)
+		from, ok := a[1].(map[string]any)
+		if t, own := a[1].(*table); own {
+			from, ok = t.values, true
+		}
 		if !ok {
 			return nil, valueError("lookup needs a table")
 		}
-		if v, ok := table[key]; ok {
+		if v, ok := from[key]; ok {
 			return v, nil
 		}
 		if len(a) > 2 {
@@ -386,8 +394,8 @@ var implementations = map[string]func(args ...any) (any, error){
 		var name []byte
 		for _, v := range a[1:] {
 			s, err := toText(v)
-			if err != nil {
-				return nil, err
+			if err != nil || s == "" {
+				return s, err // two of which nothing is known are not the same
 			}
 			name = fmt.Appendf(name, "%d:%s\x00", len(s), s)
 		}
@@ -398,7 +406,7 @@ var implementations = map[string]func(args ...any) (any, error){
 // arity of the language's functions: least and most arguments as written.
 var arity = map[string][2]int{
 	"date": {1, 1}, "datetime": {1, 1}, "decimal": {1, 2}, "upper": {1, 1}, "lower": {1, 1}, "trim": {1, 1}, "join": {1, 2},
-	"text": {1, 1}, "number": {1, 1}, "uuid5": {1, 16}, "default": {2, 2}, "has": {1, 1}, "lookup": {2, 3},
+	"text": {1, 1}, "number": {1, 1}, "uuid5": {1, 16}, "default": {2, 2}, "has": {1, 1}, "lookup": {2, 3}, "din91379": {1, 1},
 }
 
 func mapText(v any, f func(string) string) (any, error) {
@@ -438,6 +446,7 @@ type rewriter struct {
 	faults   []string
 	used     []string
 	closures int
+	tables   map[string]*table // by what stands for them
 }
 
 func (r *rewriter) fail(text string, args ...any) {
@@ -757,8 +766,8 @@ func (r *rewriter) builtin(x *ast.BuiltinNode) (ast.Node, shape) {
 						r.fail("%s needs a list; %s is a %s", x.Name, describe(arg), s.kind)
 					}
 					node = call(fnList, node)
-				} else if s.kind != kindList && s.kind != kindUnknown {
-					node = convert(fnText, node, s, kindText)
+				} else {
+					node = r.sized(x.Name, arg, node, s)
 				}
 			}
 			if x.Name == "concat" {
@@ -794,9 +803,25 @@ func (r *rewriter) builtin(x *ast.BuiltinNode) (ast.Node, shape) {
 	case "replace":
 		return x, shape{kind: kindText}
 	case "split":
-		return x, shape{kind: kindList, item: &shape{kind: kindText}}
+		return call(fnList, x), shape{kind: kindList, item: &shape{kind: kindText}} // expr's is a list of its own
 	}
 	return x, shape{}
+}
+
+// sized is the list or text that len, split and replace begin with; what is absent
+// has no length.
+func (r *rewriter) sized(name string, arg, node ast.Node, s shape) ast.Node {
+	switch {
+	case name == "len" && s.kind == kindList:
+		return call(fnList, node)
+	case name == "len" && (s.kind == kindUnknown || s.kind == kindNothing):
+		return call(fnSized, node)
+	case s.kind == kindGroup:
+		r.fail("%s is a %s, which %s cannot take", describe(arg), s.kind, name)
+	case s.kind != kindList && s.kind != kindUnknown:
+		return convert(fnText, node, s, kindText)
+	}
+	return node
 }
 
 func listBuiltin(name string) bool {
@@ -810,8 +835,12 @@ func (r *rewriter) call(x *ast.CallNode) (ast.Node, shape) {
 		return x, shape{}
 	}
 	result, known := functions[id.Value]
+	if tableKinds[id.Value] > 0 {
+		r.fail("%s stands behind lookup's value: lookup(form.x, %s(…))", id.Value, id.Value)
+		return x, shape{}
+	}
 	if !known {
-		names := slices.Clone(allowedBuiltins)
+		names := append(slices.Clone(allowedBuiltins), slices.Collect(maps.Keys(tableKinds))...)
 		for n := range functions {
 			names = append(names, n)
 		}
@@ -825,6 +854,13 @@ func (r *rewriter) call(x *ast.CallNode) (ast.Node, shape) {
 	}
 	shapes := make([]shape, len(x.Arguments))
 	for i := range x.Arguments {
+		if i == 1 && id.Value == "lookup" {
+			if t := r.tableOf(x.Arguments[i]); t != nil {
+				r.tables[x.Arguments[i].String()] = t
+				x.Arguments[i] = &ast.ConstantNode{Value: t}
+				continue
+			}
+		}
 		x.Arguments[i], shapes[i] = r.rewrite(x.Arguments[i])
 	}
 	out := shape{kind: result}
@@ -836,7 +872,7 @@ func (r *rewriter) call(x *ast.CallNode) (ast.Node, shape) {
 		x.Arguments = append([]ast.Node{ns}, x.Arguments...)
 	case "default":
 		out = either(shapes[0], shapes[1])
-	case "text", "upper", "lower", "trim", "date", "datetime", "decimal", "number":
+	case "text", "upper", "lower", "trim", "date", "datetime", "decimal", "number", "din91379":
 		if k := shapes[0].kind; k == kindList || k == kindGroup {
 			r.fail("%s is a %s, which %s cannot take", describe(x.Arguments[0]), k, id.Value)
 		}
@@ -865,7 +901,8 @@ var hidden = map[string]func(args ...any) (any, error){
 		}
 		return list[i], nil
 	},
-	fnList: func(a ...any) (any, error) { return toList(a[0]) },
+	fnList:  func(a ...any) (any, error) { return toList(a[0]) },
+	fnSized: func(a ...any) (any, error) { return toSized(a[0]) },
 	"weiche__mod": func(a ...any) (any, error) {
 		x, okX := a[0].(int)
 		y, okY := a[1].(int)

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/beevik/etree"
 )
@@ -14,10 +15,16 @@ import (
 // Shared is what mappings have in common. It is safe for concurrent use.
 type Shared struct {
 	fragments string // the folder
+
+	mu     sync.Mutex
+	tables map[string]*table // of lookups
 }
 
-// OpenShared gives mappings the fragments in a folder, which need not exist.
-func OpenShared(fragments string) *Shared { return &Shared{fragments: fragments} }
+// OpenShared gives mappings the fragments in a folder, which need not exist. What
+// is read once is kept: a new configuration has a Shared of its own.
+func OpenShared(fragments string) *Shared {
+	return &Shared{fragments: fragments, tables: map[string]*table{}}
+}
 
 const maxFragments = 8 // inside of each other
 
@@ -203,7 +210,7 @@ func (r *reader) arguments(body *node, names []string, given map[string]etree.At
 	r.page = outer
 	defer func() { r.page = inner }()
 	include := body.line.in.at.line
-	inside := &scope{parent: in, fence: r.globals}
+	inside := &scope{parent: in, fence: r.globals, lookups: r.tablesBeside(inner.in.file)}
 	for _, name := range names {
 		a, ok := given[name]
 		if !ok {

@@ -51,7 +51,7 @@ func CompileMapping(file string, std *standard.Standard, form *FormSchema, share
 }
 
 func compileMapping(file string, raw []byte, std *standard.Standard, form *FormSchema, shared *Shared) (*Mapping, config.Problems) {
-	root, problems := readMapping(file, raw, form, shared)
+	root, problems := readMapping(file, raw, std, form, shared)
 	if root == nil {
 		return nil, problems
 	}

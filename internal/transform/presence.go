@@ -95,6 +95,11 @@ func (s *scope) place() *place {
 	return nil
 }
 
+// counts says that the name is the number of a loop's item.
+func (s *scope) counts() bool {
+	return strings.HasSuffix(s.name, "_index") && s.shape.kind == kindNumber && s.def == nil
+}
+
 // item is the item that a loop is at.
 func (s *scope) item() *place {
 	p := &place{key: fmt.Sprintf("%s#%p", s.name, s), text: s.name, nodes: s.shape.nodes, loose: len(s.shape.nodes) > 1}
@@ -168,6 +173,8 @@ func (r *reading) filled(n ast.Node) *formula {
 		if s := r.scope.find(x.Value); s != nil && s.def != nil {
 			inner, ir := read(s.def)
 			return ir.filled(inner)
+		} else if s != nil && s.counts() {
+			return always
 		}
 	}
 	if p := r.place(n); p != nil {
@@ -213,11 +220,17 @@ func (r *reading) filledCall(x *ast.CallNode) *formula {
 	}
 	first := x.Arguments[0]
 	switch id.Value {
-	case "has", "uuid5":
+	case "has":
 		return always
+	case "uuid5":
+		out := always
+		for _, name := range x.Arguments {
+			out = both(out, r.filled(name))
+		}
+		return out
 	case "default":
 		return any1(r.filled(first), r.filled(x.Arguments[1]))
-	case "date", "datetime", "decimal", "upper", "lower", "text", "number":
+	case "date", "datetime", "decimal", "upper", "lower", "text", "number", "din91379":
 		return r.filled(first)
 	case "join":
 		if list, ok := first.(*ast.ArrayNode); ok {
@@ -229,6 +242,9 @@ func (r *reading) filledCall(x *ast.CallNode) *formula {
 		}
 	case "lookup":
 		out := r.filled(first)
+		if t := tableIn(x); t != nil && t.gaps {
+			return both(out, r.opaque(x, "has(%s)"))
+		}
 		for _, v := range tableValues(x) {
 			if !r.filled(v).isAlways() {
 				return both(out, r.opaque(x, "has(%s)"))

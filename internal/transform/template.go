@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	"weiche/internal/config"
 	"weiche/internal/foreignxml"
+	"weiche/internal/transform/standard"
 )
 
 // mappingNamespace is the namespace of the language's directives.
@@ -163,6 +165,7 @@ func attributeLines(tag []byte, line int) map[string]int {
 type reader struct {
 	page
 	file     string // the mapping's
+	std      *standard.Standard
 	shared   *Shared
 	parsed   map[string]parsed // fragments by name
 	spaces   map[string]string // the root's prefixes
@@ -195,8 +198,8 @@ func (r *reader) expression(src string, line int, in *scope) *expression {
 }
 
 // readMapping parses a mapping and compiles its expressions.
-func readMapping(file string, raw []byte, form *FormSchema, shared *Shared) (*node, config.Problems) {
-	r := &reader{file: file, form: form, shared: shared, used: map[string]bool{}, parsed: map[string]parsed{}}
+func readMapping(file string, raw []byte, std *standard.Standard, form *FormSchema, shared *Shared) (*node, config.Problems) {
+	r := &reader{file: file, std: std, form: form, shared: shared, used: map[string]bool{}, parsed: map[string]parsed{}}
 	doc := r.parse(raw)
 	if doc == nil {
 		return nil, r.problems
@@ -209,6 +212,7 @@ func readMapping(file string, raw []byte, form *FormSchema, shared *Shared) (*no
 	if r.globals.shape.kind == kindUnknown {
 		r.globals.shape.kind = kindGroup
 	}
+	r.globals.lookups = r.tablesBeside(file)
 	root := r.element(doc.Root(), r.globals, nil)
 	if root != nil && root.kind != nodeElement {
 		r.problem(root.line.line, "the root element belongs to the language; it must be the target message's root")
@@ -219,6 +223,10 @@ func readMapping(file string, raw []byte, form *FormSchema, shared *Shared) (*no
 		r.problems = checkFields(file, form, r.used, r.unused)
 	}
 	return root, r.problems
+}
+
+func (r *reader) tablesBeside(file string) *tables {
+	return &tables{std: r.std, dir: filepath.Dir(file), shared: r.shared}
 }
 
 // page is the file being read.

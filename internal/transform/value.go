@@ -144,6 +144,17 @@ func toBool(v any) (bool, error) {
 }
 
 // toList is a value as a list: absent is none.
+// toSized is what has a length, of which nothing is known but that.
+func toSized(v any) (any, error) {
+	switch v.(type) {
+	case nil, []any, []string:
+		return toList(v)
+	case map[string]any:
+		return nil, valueError("the value is a group of fields where a list or a text is expected")
+	}
+	return toText(v)
+}
+
 func toList(v any) (any, error) {
 	switch x := v.(type) {
 	case nil:

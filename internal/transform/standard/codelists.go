@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -37,12 +38,9 @@ func (l *codeList) load(column string) (values, error) {
 	if l.err != nil {
 		return nil, l.err
 	}
-	raw, err := os.ReadFile(l.path)
+	raw, err := l.read()
 	if err != nil {
-		return nil, l.failed(errors.New("the file is missing"))
-	}
-	if sum := sha256.Sum256(raw); l.sum != "" && hex.EncodeToString(sum[:]) != l.sum {
-		return nil, l.failed(errors.New("it is not the file that was installed (its SHA-256 differs)"))
+		return nil, l.failed(err)
 	}
 	v, err := readListValues(raw, column)
 	if err != nil {
@@ -56,6 +54,17 @@ func (l *codeList) load(column string) (values, error) {
 	}
 	l.values.Store(&grown)
 	return v, nil
+}
+
+func (l *codeList) read() ([]byte, error) {
+	raw, err := os.ReadFile(l.path)
+	if err != nil {
+		return nil, errors.New("the file is missing")
+	}
+	if sum := sha256.Sum256(raw); l.sum != "" && hex.EncodeToString(sum[:]) != l.sum {
+		return nil, errors.New("it is not the file that was installed (its SHA-256 differs)")
+	}
+	return raw, nil
 }
 
 func (l *codeList) failed(err error) error {
@@ -165,4 +174,22 @@ func (s *Standard) Codes(uri, version string) (has func(code string) bool, ok bo
 		return nil, false
 	}
 	return func(code string) bool { _, in := codes[code]; return in }, true
+}
+
+// Column returns a column of an installed code list by its key column. It reads
+// the file anew each time. The error says what is missing.
+func (s *Standard) Column(uri, version, column string) (map[string]string, error) {
+	l, _ := s.lists.get([]byte(uri), []byte(version))
+	if l == nil {
+		return nil, fmt.Errorf("the code list %s, version %s, is not installed", uri, version)
+	}
+	raw, err := l.read()
+	if err != nil {
+		return nil, fmt.Errorf("the code list %s, version %s: %w", uri, version, err)
+	}
+	out, err := readListColumn(raw, column)
+	if err != nil {
+		return nil, fmt.Errorf("the code list %s, version %s: %w", uri, version, err)
+	}
+	return out, nil
 }

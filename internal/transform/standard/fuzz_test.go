@@ -34,6 +34,9 @@ func FuzzGenericode(f *testing.F) {
 			}
 		}
 		_, _ = readListValues(raw, "a")
+		if column, err := readListColumn(raw, "a"); err == nil && len(column) > len(values) {
+			t.Error("more rows than keys")
+		}
 	})
 }
 

@@ -152,19 +152,34 @@ func (r *listReader) text(s string) {
 	}
 }
 
-// rows reads the values of a column. A Value without ColumnRef is of the column
-// behind the one before (genericode 1.0, section 4.7).
+// rows reads the values of a column.
 func (r *listReader) rows(column string) (values, error) {
 	out := values{}
+	err := r.cells(func(at, value string) error {
+		if at != column {
+			return nil
+		}
+		if len(out) >= maxListRows {
+			return errListRows
+		}
+		out[value] = struct{}{}
+		return nil
+	}, nil)
+	return out, err
+}
+
+// cells reads the values row by row. A Value without ColumnRef is of the column
+// behind the one before (genericode 1.0, section 4.7).
+func (r *listReader) cells(value func(column, text string) error, row func() error) error {
 	current, next := "", 0
-	var value strings.Builder
+	var text strings.Builder
 	for {
 		t, err := r.next()
 		if errors.Is(err, io.EOF) {
-			return out, nil
+			return nil
 		}
 		if err != nil {
-			return nil, errors.New("the code list is not well-formed XML")
+			return errors.New("the code list is not well-formed XML")
 		}
 		switch e := t.(type) {
 		case xml.StartElement:
@@ -177,18 +192,21 @@ func (r *listReader) rows(column string) (values, error) {
 					current = r.h.columns[next]
 				}
 				next = r.index(current) + 1
-				value.Reset()
+				text.Reset()
 			}
 		case xml.CharData:
 			if r.at("Value", "SimpleValue") {
-				value.Write(e)
+				text.Write(e)
 			}
 		case xml.EndElement:
-			if e.Name.Local == "SimpleValue" && current == column {
-				if len(out) >= maxListRows {
-					return nil, fmt.Errorf("the code list has more than %d rows", maxListRows)
-				}
-				out[string(token([]byte(value.String())))] = struct{}{}
+			switch {
+			case e.Name.Local == "SimpleValue":
+				err = value(current, string(token([]byte(text.String()))))
+			case e.Name.Local == "Row" && row != nil:
+				err = row()
+			}
+			if err != nil {
+				return err
 			}
 		}
 	}
@@ -197,6 +215,46 @@ func (r *listReader) rows(column string) (values, error) {
 // maxListRows bounds one list; the largest official one (all Flurstücke apart)
 // has some tens of thousands.
 const maxListRows = 2_000_000
+
+var errListRows = fmt.Errorf("the code list has more than %d rows", maxListRows)
+
+// readListColumn returns one column of a genericode list by its key column, of
+// which each value may stand once. A row without the column has "".
+func readListColumn(raw []byte, column string) (map[string]string, error) {
+	r := listReader{d: xml.NewDecoder(bytes.NewReader(raw))}
+	if err := r.head(); err != nil {
+		return nil, err
+	}
+	switch {
+	case r.h.key == "":
+		return nil, errors.New("the code list names no key column")
+	case !r.has(column):
+		return nil, fmt.Errorf("the code list has no column %q; it has %s", column, strings.Join(r.h.columns, ", "))
+	}
+	out := map[string]string{}
+	key, text := "", ""
+	err := r.cells(func(at, v string) error {
+		if at == r.h.key {
+			key = v
+		}
+		if at == column {
+			text = v
+		}
+		return nil
+	}, func() error {
+		_, twice := out[key]
+		switch {
+		case key == "" || twice:
+			return errors.New("the code list has a row without a key, or a key twice")
+		case len(out) >= maxListRows:
+			return errListRows
+		}
+		out[key] = text
+		key, text = "", ""
+		return nil
+	})
+	return out, err
+}
 
 func (r *listReader) index(column string) int {
 	for i, c := range r.h.columns {
