@@ -315,7 +315,7 @@ func (a *API) problem(err error, to route) *Problem {
 		return invalid("after: " + err.Error() + ".")
 	}
 	var f *fault.Error
-	if errors.As(err, &f) && f.Class == fault.Permanent && f.Reason != fault.ReasonUnknown {
+	if errors.As(err, &f) && lasts(f) {
 		return a.lasting(f, to)
 	}
 	if errors.As(err, &f) && f.Reason != fault.ReasonUnknown {
@@ -327,17 +327,6 @@ func (a *API) problem(err error, to route) *Problem {
 	}
 	a.Logger.Error("an operator's request failed", "method", to.method, "path", to.path, "error", fault.Of(err).Error())
 	return &Problem{Status: http.StatusInternalServerError, Type: "internal", Title: "The router failed", Detail: "The router's log says more."}
-}
-
-// lasting tells of a fault that trying again does not mend.
-func (a *API) lasting(f *fault.Error, to route) *Problem {
-	a.Logger.Warn("an operator's request cannot be carried out", "method", to.method, "path", to.path, "reason", string(f.Reason), "detail", f.Detail)
-	code, title := http.StatusUnprocessableEntity, "That cannot be done"
-	switch f.Reason {
-	case fault.ReasonUndecodable, fault.ReasonUndecryptable, fault.ReasonBlobMissing:
-		code, title = http.StatusConflict, "The submission's bytes cannot be read"
-	}
-	return &Problem{Status: code, Type: string(f.Reason), Title: title, Detail: "Trying again changes nothing. " + f.Detail}
 }
 
 func invalid(detail string) *Problem {

@@ -204,7 +204,8 @@ func TestEdit(t *testing.T) {
 	}
 }
 
-// What cannot be read will not be readable in a moment: 409, not "try again".
+// What cannot be read, or needs a person first, will not be possible in a moment:
+// 409 and what to do, not "try again".
 func TestLastingFaultsAreNoTryAgain(t *testing.T) {
 	w := newWorld(t, 10*time.Second)
 	w.owners()
@@ -214,16 +215,22 @@ func TestLastingFaultsAreNoTryAgain(t *testing.T) {
 		err  error
 		code int
 		kind string
+		says string
 	}{
-		{fault.New(fault.Permanent, fault.ReasonUndecryptable, "the day's key is gone"), 409, "undecryptable"},
-		{fault.New(fault.Permanent, fault.ReasonBlobMissing, ""), 409, "blob-missing"},
-		{fault.New(fault.Permanent, fault.ReasonTooLarge, ""), 422, "too-large"},
-		{fault.New(fault.Permanent, fault.ReasonServiceNotOffered, ""), 422, "service-not-offered"},
-		{fault.New(fault.Retryable, fault.ReasonStorage, ""), 503, "storage"},
+		{fault.New(fault.Permanent, fault.ReasonUndecryptable, "the day's key is gone"), 409, "undecryptable", "the day's key is gone. What was destroyed"},
+		{fault.New(fault.Permanent, fault.ReasonUndecodable, ""), 409, "undecodable", "close it"},
+		{fault.New(fault.Permanent, fault.ReasonBlobMissing, ""), 409, "blob-missing", "from a backup"},
+		{fault.New(fault.Retryable, fault.ReasonMisconfigured, "the master key of Land 08 is missing"), 409, "misconfigured", "is missing. Mend that setting or file"},
+		{fault.New(fault.Permanent, fault.ReasonTooLarge, ""), 422, "too-large", "changes nothing"},
+		{fault.New(fault.Permanent, fault.ReasonServiceNotOffered, ""), 422, "service-not-offered", "changes nothing"},
+		{fault.New(fault.Retryable, fault.ReasonStorage, ""), 503, "storage", "Try again"},
 	} {
 		w.forms.set(func(f *forms) { f.broken = c.err })
 		for what, got := range map[string]answer{"payload": w.ask("token-bw", "GET", look, ""), "edit": w.edit("token-bw", m, 1, better, "typo", false)} {
 			got.is(t, fmt.Sprint(what, " with ", c.err), c.code, c.kind)
+			if !strings.Contains(got.raw, c.says) {
+				t.Errorf("%s with %s says no word of what to do: %s", what, c.err, got.raw)
+			}
 			if retry := got.header.Get("Retry-After") != ""; retry != (c.code == 503) {
 				t.Errorf("%s with %s: try again: %t", what, c.err, retry)
 			}
