@@ -23,7 +23,8 @@ func (e *env) reconcile() *cobra.Command {
 destination with what became of that. The exit code is 1 where something differs; what differs is named where that can
 be known. Times are RFC 3339, a date, or a duration ago (36h), and are cut to whole hours UTC. Without --since, hours of
 more than a day ago that add up are one line. With --from-topics nothing is taken from the store: the account is made anew, the
-store is compared with it, and what is unassigned, waiting or dead must have its record in the topic that holds it.`,
+store is compared with it, what is not at its end must have a record to go on from, and each record that waits or is held
+must be of a submission that the account knows.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if format != "table" && format != "json" {
@@ -66,7 +67,7 @@ store is compared with it, and what is unassigned, waiting or dead must have its
 	f.StringVar(&land, "land", "", "two digits")
 	f.StringVar(&service, "service", "", "LeiKa key")
 	f.StringVar(&format, "format", "table", "table or json")
-	f.BoolVar(&topics, "from-topics", false, "make the account anew from the topics alone, and compare the store and the waiting and held records with it")
+	f.BoolVar(&topics, "from-topics", false, "make the account anew from the topics alone, and compare the store and the unfinished records with it")
 	return cmd
 }
 

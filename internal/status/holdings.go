@@ -14,17 +14,18 @@ import (
 	"weiche/internal/submission"
 )
 
-// What is unassigned, waiting or dead goes on from a record of its own: without
-// it there is a state, and nothing to attempt, to assign or to redrive.
+// What is not at its end goes on from a record of its own: without it there is a
+// state, and nothing to decide, to attempt, to assign or to redrive.
 
 // holding is a record that must be there by the account.
 type holding struct {
 	account  submission.Meta
-	delivery uuid.UUID // nil: dispatch holds the submission itself
+	delivery uuid.UUID // nil: dispatch has the submission itself
 	to       string    // the delivery's destination
 	state    submission.State
-	sequence int              // of what waits
+	sequence int              // of what waits; of what is in flight, how often it began
 	at       *submission.Held // of what is held; nil where no event named the place
+	strayed  *submission.Held // of what is in flight: a record that no event tells of
 }
 
 // holdingKey is a holding that stays the same: what waits anew, or is held
@@ -52,12 +53,25 @@ func (h *holding) missing() Differing {
 	switch {
 	case h.state == submission.Waiting:
 		what += ", and its record is not in " + bus.TopicWaiting
+	case h.state == submission.InFlight && h.strayed != nil:
+		what += ", and no event tells why its record is in " + placeOf(h.strayed)
+	case h.state == submission.InFlight && h.delivery == uuid.Nil:
+		what += ", and its record is not in " + bus.TopicSubmissions
+	case h.state == submission.InFlight:
+		what += ", and its record is neither in " + bus.TopicSubmissions + " nor in " + bus.TopicDeliveries
 	case h.at == nil:
 		what += ", and no event says where its record is"
 	default:
-		what += fmt.Sprintf(", and its record is not in %s, partition %d, offset %d", h.at.Topic, h.at.Partition, h.at.Offset)
+		what += ", and its record is not in " + placeOf(h.at)
 	}
-	m := h.account
+	return differing(h.account, what)
+}
+
+func placeOf(at *submission.Held) string {
+	return fmt.Sprintf("%s, partition %d, offset %d", at.Topic, at.Partition, at.Offset)
+}
+
+func differing(m submission.Meta, what string) Differing {
 	return Differing{m.ID, submission.HourOf(m.AcceptedAt).Time(), m.Land, m.Service, what}
 }
 
@@ -68,6 +82,7 @@ func (v snapshot) holdings(ctx context.Context, f ReconcileFilter) (map[holdingK
 	// The constants, so that the partial indexes serve.
 	for _, which := range []string{
 		"s.own IN ('dead', 'unassigned')",
+		"s.state = 'in-flight' AND s.state <> 'delivered'",
 		"s.n IN (SELECT submission FROM {}deliveries WHERE state IN ('waiting', 'dead'))",
 	} {
 		w := f.accepted("s.")
@@ -78,11 +93,16 @@ func (v snapshot) holdings(ctx context.Context, f ReconcileFilter) (map[holdingK
 				return err
 			}
 			a := e.acct
-			if a.Own == submission.Dead || a.Own == submission.Unassigned {
+			switch {
+			case a.Own == submission.Dead || a.Own == submission.Unassigned:
 				add(holding{account: a.Meta(), state: a.Own, at: a.Held})
+			case a.Own == submission.InFlight && a.Copied && len(a.Deliveries) == 0:
+				add(holding{account: a.Meta(), state: a.Own, sequence: a.Instructed})
 			}
 			for _, d := range a.Deliveries {
 				switch d.State {
+				case submission.InFlight:
+					add(holding{account: a.Meta(), delivery: d.ID, to: d.Destination, state: d.State, sequence: d.Redrives})
 				case submission.Waiting:
 					add(holding{account: a.Meta(), delivery: d.ID, to: d.Destination, state: d.State, sequence: d.Sequence})
 				case submission.Dead:
@@ -110,6 +130,9 @@ func (p *Projector) unheld(ctx context.Context, s *Store, f ReconcileFilter) (ma
 	if err != nil || len(left) == 0 {
 		return nil, err
 	}
+	if err := p.strikeMoving(ctx, left); err != nil {
+		return nil, err
+	}
 	if err := p.strikeWaiting(ctx, left); err != nil {
 		return nil, err
 	}
@@ -128,19 +151,59 @@ func (p *Projector) unheld(ctx context.Context, s *Store, f ReconcileFilter) (ma
 	return left, err
 }
 
+// strikeMoving takes out what is in flight and has its record in one of the
+// topics that it moves through. Submissions go first: what is not there any more
+// stood in deliveries before it went.
+func (p *Projector) strikeMoving(ctx context.Context, left map[holdingKey]*holding) error {
+	moving := map[uuid.UUID][]holdingKey{} // by submission
+	for k := range left {
+		if k.state == submission.InFlight {
+			moving[k.submission] = append(moving[k.submission], k)
+		}
+	}
+	if len(moving) == 0 {
+		return nil
+	}
+	err := p.each(ctx, bus.TopicSubmissions, func(r *bus.Record) {
+		if m, err := submission.ParseMeta(r.Headers); err == nil {
+			for _, k := range moving[m.ID] {
+				delete(left, k)
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return p.each(ctx, bus.TopicDeliveries, func(r *bus.Record) {
+		m, err := submission.ParseDeliveryMeta(r.Headers)
+		if err != nil {
+			return
+		}
+		for _, k := range moving[m.ID] {
+			if k.delivery == m.DeliveryID {
+				delete(left, k)
+			}
+		}
+	})
+}
+
 // strikeWaiting takes out what has its record in the waiting topic.
 func (p *Projector) strikeWaiting(ctx context.Context, left map[holdingKey]*holding) error {
-	oldest, newest, err := p.Log.Offsets(ctx, bus.TopicWaiting)
+	return p.each(ctx, bus.TopicWaiting, func(r *bus.Record) {
+		if m, err := submission.ParseDeliveryMeta(r.Headers); err == nil {
+			delete(left, holdingKey{submission: m.ID, delivery: m.DeliveryID, state: submission.Waiting, sequence: m.Sequence})
+		}
+	})
+}
+
+// each reads what stands in a topic.
+func (p *Projector) each(ctx context.Context, topic string, fn func(*bus.Record)) error {
+	oldest, newest, err := p.Log.Offsets(ctx, topic)
 	if err != nil {
 		return err
 	}
 	for i := range newest {
-		err := p.Log.ReadTo(ctx, bus.TopicWaiting, int32(i), oldest[i], newest[i], func(r *bus.Record) error { //nolint:gosec // a partition number
-			if m, err := submission.ParseDeliveryMeta(r.Headers); err == nil {
-				delete(left, holdingKey{submission: m.ID, delivery: m.DeliveryID, state: submission.Waiting, sequence: m.Sequence})
-			}
-			return nil
-		})
+		err := p.Log.ReadTo(ctx, topic, int32(i), oldest[i], newest[i], func(r *bus.Record) error { fn(r); return nil }) //nolint:gosec // a partition number
 		if err != nil {
 			return err
 		}

@@ -14,7 +14,7 @@ import (
 
 func memory() *simLog {
 	return newSimLog(statustest.Partitions, status.TopicEvents, status.TopicSubmissions, status.TopicClaims,
-		bus.TopicWaiting, bus.TopicUnassigned, bus.TopicDeadLetters)
+		bus.TopicDeliveries, bus.TopicWaiting, bus.TopicUnassigned, bus.TopicDeadLetters)
 }
 
 // Who stands still inside Acquire until another owner has begun does not take

@@ -142,12 +142,19 @@ func (w *books) decide(m *submission.Meta, how int) {
 		d.Deliveries = append(d.Deliveries, submission.PlannedDelivery{ID: submission.NewDeliveryID(m.ID, to, w.done[m.ID]), Destination: to, Adapter: "file"})
 	}
 	w.event(statustest.Partition(m.ID), m, submission.EventDecided, submission.Event{Revision: w.done[m.ID], Decision: d})
+	for _, planned := range d.Deliveries {
+		w.hold(bus.TopicDeliveries, statustest.Partition(m.ID), w.delivery(m, planned.Destination, 0).Headers(submission.TypeDelivery))
+	}
+}
+
+func (w *books) delivery(m *submission.Meta, to string, n int) submission.DeliveryMeta {
+	return submission.DeliveryMeta{Meta: *m, DeliveryID: submission.NewDeliveryID(m.ID, to, w.done[m.ID]), Destination: to, Adapter: "file",
+		Format: submission.Format{Standard: "antrag", Version: "1.0", Message: "antrag"}, Decision: m.ID, Sequence: n}
 }
 
 func (w *books) deliver(m *submission.Meta, t submission.EventType, to string, n int) {
 	p := statustest.Partition(m.ID)
-	d := submission.DeliveryMeta{Meta: *m, DeliveryID: submission.NewDeliveryID(m.ID, to, w.done[m.ID]), Destination: to, Adapter: "file",
-		Format: submission.Format{Standard: "antrag", Version: "1.0", Message: "antrag"}, Decision: m.ID, Sequence: n}
+	d := w.delivery(m, to, n)
 	e := submission.Event{DeliveryID: d.DeliveryID, Destination: to, Revision: w.done[m.ID], Attempt: n, Sequence: n, Redrive: n}
 	switch t {
 	case submission.EventWaiting, submission.EventAttempt:
@@ -463,6 +470,112 @@ func TestReconcileLostRecord(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// What is in flight and has lost its record differs by one, with its name, and
+// with the place of the record that no event tells of.
+func TestReconcileLostInFlight(t *testing.T) {
+	for name, c := range map[string]struct {
+		lose func(w *books, m *submission.Meta, p int32)
+		what string
+	}{
+		"the delivery's record": {func(*books, *submission.Meta, int32) {}, "is in-flight, and its record is neither in weiche.submissions nor in weiche.deliveries"},
+		"the word that it waits": {func(w *books, m *submission.Meta, _ int32) {
+			w.deliver(m, submission.EventWaiting, "a", 1)
+			w.remove(status.TopicEvents, m.ID, submission.EventWaiting)
+		}, "no event tells why its record is in weiche.waiting"},
+		"the word that it is dead": {func(w *books, m *submission.Meta, _ int32) {
+			w.deliver(m, submission.EventDead, "a", 1)
+			w.remove(status.TopicEvents, m.ID, submission.EventDead)
+		}, "no event tells why its record is in weiche.deadletters"},
+		"the decision": {func(w *books, m *submission.Meta, _ int32) {
+			w.remove(status.TopicEvents, m.ID, submission.EventDecided)
+		}, "it is in-flight, and its record is not in weiche.submissions"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newBooks(t.TempDir())
+			defer func() { _ = w.store.Close() }()
+			m := w.meta(0)
+			p := statustest.Partition(m.ID)
+			w.post(m)
+			w.dispatch(p, 2)
+			recount := func() status.Reconciliation {
+				t.Helper()
+				w.catchUp(status.TopicEvents, status.TopicSubmissions, status.TopicClaims)
+				r, err := w.projector.Recount(t.Context(), status.ReconcileFilter{})
+				check(err)
+				return r
+			}
+			if r := recount(); !r.Balanced() {
+				t.Fatalf("before: %+v", r)
+			}
+			w.count(p)
+			w.log.drop(status.TopicSubmissions, p, 0, nil)
+			if r := recount(); !r.Balanced() {
+				t.Fatalf("with its delivery's record alone: %+v", r)
+			}
+			check(w.store.Close())
+			c.lose(w, &m, p)
+			w.log.drop(bus.TopicDeliveries, p, 0, nil)
+			w.open("anew.db")
+			r := recount()
+			if r.Difference != 1 || len(r.Differing) != 1 || r.Differing[0].Submission != m.ID || !strings.Contains(r.Differing[0].What, c.what) {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+}
+
+// A record that is kept of a submission which nothing tells of differs by one,
+// with its name. What was refused was never accepted, and what is told of while
+// the topics are read is no difference.
+func TestReconcileStray(t *testing.T) {
+	for _, topic := range []string{bus.TopicWaiting, bus.TopicUnassigned, bus.TopicDeadLetters} {
+		w := newBooks(t.TempDir())
+		m, refused := w.meta(0), w.meta(1)
+		p := statustest.Partition(m.ID)
+		w.hold(bus.TopicDeadLetters, p, refused.Headers(submission.TypeRefused))
+		recount := func(f status.ReconcileFilter) status.Reconciliation {
+			t.Helper()
+			w.catchUp(status.TopicEvents, status.TopicSubmissions, status.TopicClaims)
+			r, err := w.projector.Recount(t.Context(), f)
+			check(err)
+			return r
+		}
+		if r := recount(status.ReconcileFilter{}); !r.Balanced() {
+			t.Errorf("refused: %+v", r)
+		}
+		headers := w.delivery(&m, "a", 1).Headers(submission.TypeDelivery)
+		if topic == bus.TopicUnassigned {
+			headers = m.Headers(submission.TypeSubmission)
+		}
+		for range 2 {
+			w.hold(topic, p, headers)
+		}
+		r := recount(status.ReconcileFilter{})
+		if r.Difference != 1 || len(r.Differing) != 1 || r.Differing[0].Submission != m.ID || !strings.Contains(r.Differing[0].What, "no event tells of it, and a record of it is in "+topic) {
+			t.Errorf("%s: %+v", topic, r)
+		}
+		for _, other := range []status.ReconcileFilter{{Land: "14"}, {Lands: []submission.Land{"14"}}, {Service: "99000000000001"}, {Since: eight.Add(time.Hour)}, {Until: eight}} {
+			if r := recount(other); !r.Balanced() {
+				t.Errorf("%s, asked about %+v: %+v", topic, other, r)
+			}
+		}
+		// It is told, and its acceptance cut, while the topics are read: between the
+		// look at the end of events and that at submissions.
+		w.log.before(topic, func() {
+			w.log.before(status.TopicSubmissions, func() {
+				w.post(m)
+				w.dispatch(p, 0)
+				w.count(p)
+				w.log.drop(status.TopicSubmissions, p, 0, nil)
+			})
+		})
+		if r := recount(status.ReconcileFilter{}); !r.Balanced() {
+			t.Errorf("%s, told meanwhile: %+v", topic, r)
+		}
+		check(w.store.Close())
 	}
 }
 

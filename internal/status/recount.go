@@ -22,8 +22,9 @@ import (
 // beside the store, and compares the store with it: both as they are at the
 // same offsets. The result is the account by the topics, and every submission in
 // which the store differs from it counts as a difference too, and every record
-// that is missing although its submission or delivery is unassigned, waiting or
-// dead. The file takes as much room as the store does, while it runs.
+// that is missing although its submission or delivery is not at its end, and every
+// submission of which a record is kept and nothing is told. The file takes as much
+// room as the store does, while it runs.
 func (p *Projector) Recount(ctx context.Context, f ReconcileFilter) (out Reconciliation, err error) {
 	if !p.rebuilding.TryLock() {
 		return out, fault.New(fault.Retryable, fault.ReasonBusy, "a rebuild is under way")
@@ -71,7 +72,15 @@ func (p *Projector) Recount(ctx context.Context, f ReconcileFilter) (out Reconci
 		return out, wrap(err)
 	}
 	missing, err := p.unheld(ctx, shadow, f)
+	if err != nil {
+		return out, wrap(err)
+	}
+	strays, err := p.strays(ctx, shadow, f, missing)
 	out.unheld(missing)
+	for _, d := range strays {
+		out.Difference++
+		out.differs(d)
+	}
 	return out, wrap(err)
 }
 
