@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -105,4 +107,47 @@ func TestReconcile(t *testing.T) {
 	balanced("rebuilt")
 	cut()
 	balanced("cut again")
+}
+
+// The account by the topics is made again and again while portals post and what is
+// finished is counted and cut as fast as can be: what is on its way is no
+// difference, wherever its record is at that moment.
+func TestReconcileUnderLoad(t *testing.T) {
+	a, err := Start(t.Context(), Options{ConfigDir: "../../config", Data: t.TempDir(), Listen: "127.0.0.1:0", Ops: "127.0.0.1:0",
+		Environ: []string{"WEICHE_LOG_LEVEL=error"}, Log: os.Stderr, Out: io.Discard})
+	must(t, err)
+	t.Cleanup(a.Stop)
+	form, err := os.ReadFile("../../config/services/gewerbeanmeldung/examples/minimal.json")
+	must(t, err)
+	const portals, each = 4, 30
+	var work sync.WaitGroup
+	for p := range portals {
+		work.Go(func() {
+			for i := range each {
+				if _, err := a.door.Accept(t.Context(), intake.Post{Portal: "service-bw", IdempotencyKey: fmt.Sprint(p, "-", i), Body: form}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	var posted atomic.Bool
+	go func() { work.Wait(); posted.Store(true) }()
+	tidied := make(chan struct{})
+	go func() {
+		defer close(tidied)
+		for !posted.Load() {
+			a.count(t.Context())
+			a.cut(t.Context())
+		}
+	}()
+	times := 0
+	for more := true; more; times++ {
+		more = !posted.Load()
+		r, err := a.projector.Recount(t.Context(), status.ReconcileFilter{})
+		if err != nil || !r.Balanced() {
+			t.Errorf("%+v, %v", r, err)
+		}
+	}
+	<-tidied
+	t.Logf("%d submissions, counted %d times by the topics", portals*each, times)
 }
