@@ -98,6 +98,7 @@ type Stage struct {
 	logger  *slog.Logger
 	now     func() time.Time
 	metrics *metrics
+	writing pace
 
 	mu           sync.Mutex
 	destinations map[string]Destination
@@ -133,7 +134,7 @@ func (s *Stage) SetDestinations(ds []Destination) {
 		if g := s.gates[d.ID]; g != nil {
 			g.follow(d.Policy)
 		} else {
-			g = newGate(d.Policy, s.wakeAll)
+			g = newGate(d.Policy, s.wakeAll, s.writing.mean)
 			if h, ok := s.hands[d.ID]; ok {
 				g.hand = &h
 			}

@@ -12,11 +12,13 @@ import (
 // gate bounds the work on one destination and closes while the destination is
 // at fault. One gate serves every partition of the process.
 type gate struct {
-	wake func() // tells the lanes that something may go on
+	wake func()               // tells the lanes that something may go on
+	own  func() time.Duration // how long our own writing takes at the moment
 
 	mu      sync.Mutex
 	policy  Policy
 	busy    int             // slots taken
+	freed   int             // slots given back, ever
 	lined   []chan struct{} // who waits for a slot, first come first served; closed when to look again
 	refused bool            // a slot was asked for in vain since wake was called last
 	queued  map[int32]int   // handlers waiting for a slot, by partition
@@ -59,14 +61,19 @@ const (
 )
 
 // slotPatience is how long a record waits for a slot before it goes to the
-// waiting topic. slowFor is how long the destination counts as slow after that.
+// waiting topic, unless the destination keeps up (see keepsUp). slowFor is how
+// long the destination counts as slow after that.
 const (
 	slotPatience = 2 * time.Second
 	slowFor      = 10 * time.Second
 )
 
-func newGate(p Policy, wake func()) *gate {
-	return &gate{policy: p, wake: wake, queued: map[int32]int{}}
+// slowTimes our own writing is how long a destination may take with an attempt
+// before it is the one that is slow.
+const slowTimes = 4
+
+func newGate(p Policy, wake func(), own func() time.Duration) *gate {
+	return &gate{policy: p, wake: wake, own: own, queued: map[int32]int{}}
 }
 
 // follow takes over another policy; everything else stays: a new timeout must
@@ -163,6 +170,7 @@ func (g *gate) enter(ctx context.Context, partition int32, now func() time.Time)
 		return false, fault.ReasonBusy, nil
 	}
 	g.queued[partition]++
+	freed := g.freed
 	g.mu.Unlock()
 	defer func() {
 		g.mu.Lock()
@@ -184,19 +192,43 @@ func (g *gate) enter(ctx context.Context, partition int32, now func() time.Time)
 			g.leaveLine(called)
 			return ok, why, nil
 		}
-		select {
-		case <-called:
-		case <-t.C:
-			g.leaveLine(called)
-			g.mu.Lock()
-			g.crowded = now().Add(slowFor)
-			g.mu.Unlock()
-			return false, fault.ReasonBusy, nil
-		case <-ctx.Done():
-			g.leaveLine(called)
-			return false, "", ctx.Err()
+		for waiting := true; waiting; {
+			select {
+			case <-called:
+				waiting = false
+			case <-t.C:
+				if freed, waiting = g.keepsUp(freed); waiting {
+					t.Reset(slotPatience)
+					continue
+				}
+				g.leaveLine(called)
+				g.mu.Lock()
+				g.crowded = now().Add(slowFor)
+				g.mu.Unlock()
+				return false, fault.ReasonBusy, nil
+			case <-ctx.Done():
+				g.leaveLine(called)
+				return false, "", ctx.Err()
+			}
 		}
 	}
+}
+
+// keepsUp says whether the destination is no slower than we are, by the slots that
+// were freed while one stood in its line for slotPatience: all of them were taken
+// then. Where our own
+// writing takes as long as its attempts, the router or its broker is what has too
+// much to do, and two more records for each delivery, as parking costs, would keep
+// it so for good.
+func (g *gate) keepsUp(before int) (freed int, yes bool) {
+	own := g.own()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.freed == before {
+		return g.freed, false
+	}
+	attempt := slotPatience * time.Duration(g.slots()) / time.Duration(g.freed-before)
+	return g.freed, attempt <= slowTimes*own
 }
 
 // leaveLine takes one out of the line. Where it was called already, the next one
@@ -228,6 +260,7 @@ func proven(f *fault.Error) bool {
 func (g *gate) back() {
 	g.mu.Lock()
 	g.busy--
+	g.freed++
 	g.probing = false
 	g.mu.Unlock()
 	g.stir(1)
@@ -245,6 +278,7 @@ func (g *gate) leave(now time.Time, f *fault.Error) (changed bool) {
 		g.last = f.Reason
 	}
 	g.busy--
+	g.freed++
 	more := 1
 	switch {
 	case f != nil && f.Class == fault.Destination:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,13 +15,15 @@ import (
 
 var testPolicy = Policy{Initial: time.Second, Max: time.Minute, Factor: 2, Jitter: 0.2, GiveUp: time.Hour, Probe: 10 * time.Second, Timeout: time.Second, InFlight: 2}
 
+func instantly() time.Duration { return 0 }
+
 func destinationFault() *fault.Error {
 	return fault.New(fault.Destination, fault.ReasonUnreachable, "")
 }
 
 func TestGatePausesAndProbesOneAtATime(t *testing.T) {
 	woken := 0
-	g := newGate(testPolicy, func() { woken++ })
+	g := newGate(testPolicy, func() { woken++ }, instantly)
 	now := time.Unix(1000, 0)
 	mustEnter := func(now time.Time) {
 		t.Helper()
@@ -68,7 +71,7 @@ func TestGatePausesAndProbesOneAtATime(t *testing.T) {
 }
 
 func TestGateByHand(t *testing.T) {
-	g := newGate(testPolicy, func() {})
+	g := newGate(testPolicy, func() {}, instantly)
 	now := time.Unix(1000, 0)
 	g.pauseByHand(HandPause{Operator: "anna", Until: now.Add(time.Minute)})
 	if ok, why, again := g.try(now); ok || why != fault.ReasonPaused || !again.Equal(now.Add(time.Minute)) {
@@ -86,7 +89,7 @@ func TestGateByHand(t *testing.T) {
 }
 
 func TestGateEnterEndsWithItsContext(t *testing.T) {
-	g := newGate(testPolicy, func() {})
+	g := newGate(testPolicy, func() {}, instantly)
 	now := func() time.Time { return time.Unix(1000, 0) }
 	for range 2 {
 		if ok, _, err := g.enter(t.Context(), 0, now); !ok || err != nil {
@@ -114,7 +117,7 @@ func TestWaitGrowsWithinItsBounds(t *testing.T) {
 }
 
 func TestGateKeepsItsStateOverAnotherPolicy(t *testing.T) {
-	g := newGate(testPolicy, func() {})
+	g := newGate(testPolicy, func() {}, instantly)
 	now := time.Unix(1000, 0)
 	g.pauseByHand(HandPause{Operator: "anna"})
 	p := testPolicy
@@ -133,7 +136,7 @@ func TestGateKeepsItsStateOverAnotherPolicy(t *testing.T) {
 }
 
 func TestGateProbeThatProvesNothing(t *testing.T) {
-	g := newGate(testPolicy, func() {})
+	g := newGate(testPolicy, func() {}, instantly)
 	now := time.Unix(1000, 0)
 	if ok, _, _ := g.try(now); !ok {
 		t.Fatal("closed")
@@ -184,7 +187,7 @@ func TestDueTimesAreBounded(t *testing.T) {
 // sends nothing to the waiting topic; one that is slow keeps only a few places.
 func TestLineBeforeADestination(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(Policy{InFlight: 1}, func() {})
+		g := newGate(Policy{InFlight: 1}, func() {}, instantly)
 		var mu sync.Mutex
 		var order []int
 		var wg sync.WaitGroup
@@ -253,6 +256,54 @@ func TestLineBeforeADestination(t *testing.T) {
 	})
 }
 
+// A destination whose attempts take no longer than our own writing is not what is
+// slow: nothing is gained by writing down that a delivery waits for it.
+func TestGateWaitsWhereWeAreSlow(t *testing.T) {
+	const attempt = time.Second
+	for own, patient := range map[time.Duration]bool{0: false, attempt / 10: false, attempt / 2: true, attempt: true} {
+		t.Run(own.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newGate(Policy{InFlight: 2}, func() {}, func() time.Duration { return own })
+				var in, out atomic.Int32
+				var wg sync.WaitGroup
+				for range 20 {
+					wg.Go(func() {
+						ok, why, err := g.enter(t.Context(), 0, time.Now)
+						switch {
+						case err != nil || !ok && why != fault.ReasonBusy:
+							t.Errorf("%v, %s, %v", ok, why, err)
+						case !ok:
+							out.Add(1)
+							return
+						}
+						in.Add(1)
+						time.Sleep(attempt)
+						g.leave(time.Now(), nil)
+					})
+				}
+				wg.Wait()
+				if patient && in.Load() != 20 || !patient && out.Load() == 0 {
+					t.Errorf("%d let in, %d parked", in.Load(), out.Load())
+				}
+			})
+		})
+	}
+}
+
+// One that frees no slot is slow, whatever we are.
+func TestGateGivesUpOnOneThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(Policy{InFlight: 1}, func() {}, func() time.Duration { return time.Hour })
+		if ok, _, _ := g.try(time.Now()); !ok {
+			t.Fatal("no slot")
+		}
+		began := time.Now()
+		if ok, why, _ := g.enter(t.Context(), 0, time.Now); ok || why != fault.ReasonBusy || time.Since(began) != slotPatience {
+			t.Errorf("%v, %s after %s", ok, why, time.Since(began))
+		}
+	})
+}
+
 // After a pause the slots come back one by one: what has piled up must not
 // throw the destination down again.
 func TestGateRampsUp(t *testing.T) {
@@ -284,7 +335,7 @@ func TestGateRampsUp(t *testing.T) {
 			now = now.Add(time.Minute)
 		},
 	} {
-		g := newGate(p, func() {})
+		g := newGate(p, func() {}, instantly)
 		if n := inside(g); n != 4 {
 			t.Fatalf("%d slots at first", n)
 		}
@@ -305,7 +356,7 @@ func TestGateRampsUp(t *testing.T) {
 		}
 	}
 	// Silence brings nothing back.
-	g := newGate(p, func() {})
+	g := newGate(p, func() {}, instantly)
 	g.resume()
 	for range 3 {
 		if n := inside(g); n != 1 {
@@ -320,7 +371,7 @@ func TestGateClosesWhereMostIsRefused(t *testing.T) {
 	p.DeadRatio, p.InFlight = 0.5, 1
 	refused := fault.New(fault.Permanent, fault.ReasonRefused, "")
 	now := time.Unix(1000, 0)
-	g := newGate(p, func() {})
+	g := newGate(p, func() {}, instantly)
 	once := func(f *fault.Error) (changed bool) {
 		t.Helper()
 		if ok, why, _ := g.try(now); !ok {
@@ -372,7 +423,7 @@ func TestGateClosesWhereMostIsRefused(t *testing.T) {
 	}
 
 	p.DeadRatio = 0
-	g = newGate(p, func() {})
+	g = newGate(p, func() {}, instantly)
 	for range 100 {
 		if once(refused) {
 			t.Fatal("closed, though the ratio is switched off")
@@ -381,7 +432,7 @@ func TestGateClosesWhereMostIsRefused(t *testing.T) {
 }
 
 func TestGateStaysClosedWhenGone(t *testing.T) {
-	g := newGate(testPolicy, func() {})
+	g := newGate(testPolicy, func() {}, instantly)
 	now := time.Unix(1000, 0)
 	for range 2 {
 		if ok, _, _ := g.try(now); !ok {
