@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"errors"
+	"runtime"
 
 	"github.com/google/uuid"
 
@@ -34,6 +35,10 @@ func (b *batch) run(ctx context.Context, recs []*bus.Record) {
 		clear(planned)
 	}
 	for i, rec := range recs {
+		// Planning a batch takes milliseconds of computing, and each of the dozen hops
+		// between goroutines that a delivery takes would stand behind all batches of
+		// all partitions, so that nothing but dispatch came forward.
+		runtime.Gosched()
 		w := &work{batch: b, index: i, rec: rec}
 		var err error
 		if w.meta, err = submission.ParseMeta(rec.Headers); err != nil {

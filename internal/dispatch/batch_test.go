@@ -1,8 +1,11 @@
 package dispatch
 
 import (
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/uuid"
@@ -119,5 +122,54 @@ func TestBatchWithOneTooLarge(t *testing.T) {
 		if len(r.read(TopicDeliveries, m)) == 0 {
 			t.Fatal("a neighbour was not sent on")
 		}
+	}
+}
+
+// Dispatch computes for long, and everything else of the router needs a turn
+// between two of its records: on one core a neighbour comes forward with each.
+func TestBatchLetsOthersThrough(t *testing.T) {
+	r := newRig(t)
+	r.idle()
+	var recs []*bus.Record
+	for i := range 16 {
+		_, rec := r.accepted(strconv.Itoa(i), r.in(0, strconv.Itoa(i)), region)
+		recs = append(recs, rec)
+	}
+	r.append(recs...)
+	fetched := r.fetched(recs...)
+
+	var hops atomic.Int64
+	seen := []int64{}
+	r.book.maps(func(Job) ([]byte, error) {
+		seen = append(seen, hops.Load())
+		return []byte("<ok/>"), nil
+	})
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				hops.Add(1)
+				runtime.Gosched()
+			}
+		}
+	}()
+	for _, err := range r.stage.Handle(t.Context(), fetched) {
+		must(t, err)
+	}
+	close(stop)
+	<-stopped
+	stood := 0
+	for i := 1; i < len(seen); i++ {
+		if seen[i] == seen[i-1] {
+			stood++
+		}
+	}
+	if len(seen) != len(recs) || stood > len(seen)/4 { // now and then somebody else has the turn
+		t.Errorf("of %d records, %d were worked on without a turn for others: %v", len(seen), stood, seen)
 	}
 }
