@@ -152,8 +152,9 @@ func (p *Projector) unheld(ctx context.Context, s *Store, f ReconcileFilter) (ma
 }
 
 // strikeMoving takes out what is in flight and has its record in one of the
-// topics that it moves through. Submissions go first: what is not there any more
-// stood in deliveries before it went.
+// topics that it moves through; operators' orders carry nothing to go on from.
+// Submissions go first: what is not there any more stood in deliveries before it
+// went.
 func (p *Projector) strikeMoving(ctx context.Context, left map[holdingKey]*holding) error {
 	moving := map[uuid.UUID][]holdingKey{} // by submission
 	for k := range left {
@@ -165,7 +166,7 @@ func (p *Projector) strikeMoving(ctx context.Context, left map[holdingKey]*holdi
 		return nil
 	}
 	err := p.each(ctx, bus.TopicSubmissions, func(r *bus.Record) {
-		if m, err := submission.ParseMeta(r.Headers); err == nil {
+		if m, err := submission.ParseMeta(r.Headers); err == nil && r.Headers[submission.HeaderType] != submission.TypeControl {
 			for _, k := range moving[m.ID] {
 				delete(left, k)
 			}
@@ -176,7 +177,7 @@ func (p *Projector) strikeMoving(ctx context.Context, left map[holdingKey]*holdi
 	}
 	return p.each(ctx, bus.TopicDeliveries, func(r *bus.Record) {
 		m, err := submission.ParseDeliveryMeta(r.Headers)
-		if err != nil {
+		if err != nil || r.Headers[submission.HeaderType] == submission.TypeControl {
 			return
 		}
 		for _, k := range moving[m.ID] {

@@ -480,7 +480,10 @@ func TestReconcileLostInFlight(t *testing.T) {
 		lose func(w *books, m *submission.Meta, p int32)
 		what string
 	}{
-		"the delivery's record": {func(*books, *submission.Meta, int32) {}, "is in-flight, and its record is neither in weiche.submissions nor in weiche.deliveries"},
+		"the delivery's record": {func(w *books, m *submission.Meta, p int32) {
+			w.hold(status.TopicSubmissions, p, m.Headers(submission.TypeControl)) // an operator's order about it
+			w.hold(bus.TopicDeliveries, p, w.delivery(m, "a", 0).Headers(submission.TypeControl))
+		}, "is in-flight, and its record is neither in weiche.submissions nor in weiche.deliveries"},
 		"the word that it waits": {func(w *books, m *submission.Meta, _ int32) {
 			w.deliver(m, submission.EventWaiting, "a", 1)
 			w.remove(status.TopicEvents, m.ID, submission.EventWaiting)
