@@ -148,7 +148,8 @@ func (j *Jobs) Say(ctx context.Context, id uuid.UUID, w Word) (*View, error) {
 // Report is what became of a job's items by now.
 type Report struct {
 	// States counts items by the state of what they are about; a delivery that
-	// was replaced by a later revision counts as its submission.
+	// was replaced by a later revision counts as its submission. What the account
+	// does not know is `unknown`.
 	States   map[submission.State]int `json:"states"`
 	Failures []Failure                `json:"failures"` // at most MaxFailures
 	More     int                      `json:"more,omitempty"`
@@ -157,10 +158,14 @@ type Report struct {
 // MaxFailures bounds the list in a report.
 const MaxFailures = 1000
 
-// Report counts where the items are by now, and lists what was left as it was.
+// Report counts where the items are by now, and lists what was left as it was. Any
+// replica may be asked; one that is behind answers when it has caught up.
 func (j *Jobs) Report(ctx context.Context, id uuid.UUID) (*Report, error) {
 	v, err := j.Get(ctx, id)
 	if err != nil {
+		return nil, err
+	}
+	if err := j.Projector.WaitAsked(ctx); err != nil {
 		return nil, err
 	}
 	out := &Report{States: map[submission.State]int{}, Failures: []Failure{}}
@@ -171,6 +176,10 @@ func (j *Jobs) Report(ctx context.Context, id uuid.UUID) (*Report, error) {
 		}
 		for _, i := range items {
 			acct, err := j.Store.Get(ctx, i.Submission)
+			if errors.Is(err, status.ErrNotFound) {
+				out.States[LeftUnknown]++
+				continue
+			}
 			if err != nil {
 				return nil, err
 			}

@@ -1,14 +1,20 @@
 package jobs_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
+	"weiche/internal/bus"
 	"weiche/internal/jobs"
 	"weiche/internal/status"
 	"weiche/internal/submission"
@@ -174,6 +180,76 @@ func TestWhatIsLeft(t *testing.T) {
 	if got, _ := r.effects(); !slices.Contains(got, "often") {
 		t.Errorf("forced, these were redriven: %v", got)
 	}
+}
+
+// A replica that is behind tells of a job by what stands in the log, not by what it
+// has read; and of what the account does not know it tells as much.
+func TestReportOfWhoIsBehind(t *testing.T) {
+	r := newRig(t)
+	for n := range 3 {
+		r.dead(r.meta(fmt.Sprint(n), fmt.Sprint(n), n), 0)
+	}
+	j, _ := r.replica()
+	v, err := j.Preview(r.ctx, jobs.Redrive, deadLetters, jobs.Wish{Operator: "anna"})
+	r.must(err)
+	_, err = j.Say(r.ctx, v.ID, jobs.Word{Verb: jobs.Run, Operator: "anna"})
+	r.must(err)
+	r.until(j, v.ID, jobs.Done)
+
+	lost := submission.NewID("service-bw", "1")
+	store, err := status.Open(filepath.Join(t.TempDir(), "late.db"))
+	r.must(err)
+	defer store.Close()
+	projector := status.NewProjector(store, status.Options{Log: without{r.log, lost}})
+	late := r.jobs(store, projector)
+	ctx, cancel := context.WithCancel(r.ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() { _ = late.Follow(ctx) })
+	type answer struct {
+		report *jobs.Report
+		err    error
+	}
+	told := make(chan answer)
+	asked := make(chan struct{})
+	go func() {
+		_, err := late.Get(r.ctx, v.ID) // it knows the job, and nothing of its items
+		close(asked)
+		if err != nil {
+			told <- answer{nil, err}
+			return
+		}
+		rep, err := late.Report(r.ctx, v.ID)
+		told <- answer{rep, err}
+	}()
+	<-asked
+	wg.Go(func() { _ = projector.Run(ctx) })
+	got := <-told
+	r.must(got.err)
+	if want := map[submission.State]int{submission.Delivered: 2, jobs.LeftUnknown: 1}; !maps.Equal(got.report.States, want) {
+		t.Errorf("the report is %+v", got.report)
+	}
+}
+
+// without is a log that has lost all events of a submission.
+type without struct {
+	*bus.Bus
+	lost uuid.UUID
+}
+
+func (l without) Tail(ctx context.Context, topic string, partition int32, from int64, fn func(*bus.Record) error) error {
+	return l.Bus.Tail(ctx, topic, partition, from, func(r *bus.Record) error {
+		if e, err := submission.DecodeEvent(r.Value); topic == bus.TopicEvents && err == nil && e.Submission == l.lost {
+			nothing := submission.Event{ID: uuid.New(), Type: "nothing", At: e.At, Stage: e.Stage}
+			said := *r
+			if said.Value, err = nothing.Encode(); err != nil {
+				return err
+			}
+			said.Headers, r = nothing.Headers(), &said
+		}
+		return fn(r)
+	})
 }
 
 // A job that makes nothing better stops itself; an operator may insist.

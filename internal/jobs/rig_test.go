@@ -107,14 +107,18 @@ func newRig(t *testing.T) *rig {
 func (r *rig) replica() (j *jobs.Jobs, stop func()) {
 	r.t.Helper()
 	ctx, cancel := context.WithCancel(r.ctx)
-	j = jobs.New(jobs.Options{Log: r.log, Store: r.store, Projector: r.projector, Foresight: r, Owns: func() bool { return true },
-		Logger: slog.New(slog.DiscardHandler), Reg: prometheus.NewRegistry(), Now: r.clock.Now, Sleep: r.clock.Sleep})
+	j = r.jobs(r.store, r.projector)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = j.Follow(ctx) })
 	wg.Go(func() { _ = j.Run(ctx) })
 	end := sync.OnceFunc(func() { cancel(); wg.Wait() })
 	r.t.Cleanup(end)
 	return j, end
+}
+
+func (r *rig) jobs(s *status.Store, p *status.Projector) *jobs.Jobs {
+	return jobs.New(jobs.Options{Log: r.log, Store: s, Projector: p, Foresight: r, Owns: func() bool { return true },
+		Logger: slog.New(slog.DiscardHandler), Reg: prometheus.NewRegistry(), Now: r.clock.Now, Sleep: r.clock.Sleep})
 }
 
 // Try implements jobs.Foresight: what the region says happens.
