@@ -33,7 +33,7 @@ func TestRedriveJobOverReplicas(t *testing.T) {
 		n, rate = 10_000, 500
 	}
 	fv := startFachverfahren(t)
-	routers := startReplicas(t, fv, "WEICHE_DELIVERY_DEAD_RATIO=0", fmt.Sprint("WEICHE_DELIVERY_IN_FLIGHT=", hands))
+	routers := startReplicas(t, fv, binary, "WEICHE_DELIVERY_DEAD_RATIO=0", fmt.Sprint("WEICHE_DELIVERY_IN_FLIGHT=", hands))
 	a := routers[0]
 
 	// Of every third case two more submissions wait behind the dead first one.
@@ -185,13 +185,14 @@ func loseDeadLetter(t *testing.T, r *router, of []string) (lost string) {
 	return ""
 }
 
-// startReplicas starts three routers on one Apache Kafka, with the same keys,
-// blobs and portals.
-func startReplicas(t *testing.T, fv *fachverfahren, env ...string) (routers [3]*router) {
+// startReplicas starts three routers of a build on one Apache Kafka, with the
+// same keys, blobs and portals.
+func startReplicas(t *testing.T, fv *fachverfahren, bin string, env ...string) (routers [3]*router) {
 	t.Helper()
 	env = append(append(onKafka(kafkatest.Start(t)), "WEICHE_SEAL_DIR="+filepath.Join(t.TempDir(), "keys"), "WEICHE_BLOBS_DIR="+filepath.Join(t.TempDir(), "blobs")), env...)
 	for i := range routers {
 		r := newRouter(t, env...)
+		r.Binary = bin
 		r.useFachverfahren(fv, false)
 		if i > 0 {
 			if err := os.MkdirAll(r.Data, 0o700); err != nil {
