@@ -30,6 +30,7 @@ type Bus struct {
 	meta   sarama.Client
 	admin  sarama.ClusterAdmin
 	known  sync.Map // topic → place: seen in the cluster's metadata
+	shelf  *shelf   // of Fetch
 
 	life   context.Context // ends with Close
 	cancel context.CancelFunc
@@ -81,7 +82,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Regi
 		_ = client.Close()
 		return nil, classify(err, "connect to kafka.brokers")
 	}
-	b := &Bus{cfg: cfg, log: log, metrics: m, meta: client, admin: admin}
+	b := &Bus{cfg: cfg, log: log, metrics: m, meta: client, admin: admin, shelf: newShelf()}
 	b.life, b.cancel = context.WithCancel(context.Background())
 	b.small, b.bulk = newLane(cfg, nil), newLane(cfg, nil)
 	b.books = newLane(cfg, func(s *sarama.Config) { s.Producer.Compression = sarama.CompressionSnappy })

@@ -94,13 +94,24 @@ func record(topic string, partition int32, offset int64, key, value []byte, head
 // compacted away. It waits for records that are not written yet, for at most
 // Config.AppendTimeout without progress. fn's error ends it and is returned.
 func (b *Bus) ReadTo(ctx context.Context, topic string, partition int32, from, to int64, fn func(*Record) error) error {
+	return b.readTo(ctx, topic, partition, from, to, fetchBytes, func(_ int64, got batch) error {
+		for _, r := range got.records {
+			if r.Offset >= to {
+				break
+			}
+			if err := fn(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// readTo calls fn for what each fetch brings, and with the offset it began at.
+func (b *Bus) readTo(ctx context.Context, topic string, partition int32, from, to int64, limit int32, fn func(from int64, got batch) error) error {
 	what := fmt.Sprintf("read %s/%d", topic, partition)
 	next, pause := max(from, 0), time.Duration(0)
 	progress := time.Now()
-	limit := int32(fetchBytes)
-	if to-next == 1 {
-		limit = 1 // one batch: a broker sends at least that whatever the limit
-	}
 	for next < to {
 		if err := ctx.Err(); err != nil {
 			return fault.Of(err)
@@ -118,13 +129,8 @@ func (b *Bus) ReadTo(ctx context.Context, topic string, partition int32, from, t
 			continue
 		}
 		if err == nil && got.next > next {
-			for _, r := range got.records {
-				if r.Offset >= to {
-					return nil
-				}
-				if err := fn(r); err != nil {
-					return err
-				}
+			if err := fn(next, got); err != nil {
+				return err
 			}
 			next, progress, pause = got.next, time.Now(), 0
 			continue
@@ -150,17 +156,34 @@ func (b *Bus) ReadTo(ctx context.Context, topic string, partition int32, from, t
 	return nil
 }
 
-// Fetch reads one record. The error wraps ErrNotThere when there is none.
+// Fetch reads one record. The error wraps ErrNotThere when there is none; one
+// that was deleted less than two seconds ago may still be found. The record may
+// be somebody else's too and must not be changed.
 func (b *Bus) Fetch(ctx context.Context, topic string, partition int32, offset int64) (*Record, error) {
-	var found *Record
-	err := b.ReadTo(ctx, topic, partition, offset, offset+1, func(r *Record) error {
-		found = r
-		return nil
-	})
-	if errors.Is(err, ErrBeyondEnd) || err == nil && found == nil {
+	at := spot{topic, partition}
+	t, err := b.shelf.ask(ctx, at, offset)
+	if err != nil {
+		return nil, err
+	}
+	rec := t.rec
+	if !t.known {
+		limit := int32(1) // one batch: a broker sends at least that whatever the limit
+		if t.near {
+			limit = fetchBytes
+		}
+		err = b.readTo(ctx, topic, partition, offset, offset+1, limit, func(from int64, got batch) error {
+			b.shelf.put(at, from, got)
+			if len(got.records) > 0 && got.records[0].Offset == offset {
+				rec = got.records[0]
+			}
+			return nil
+		})
+		t.end(err)
+	}
+	if errors.Is(err, ErrBeyondEnd) || err == nil && rec == nil {
 		return nil, fault.Wrap(ErrNotThere, fault.Permanent, fault.ReasonUnknown, "%s/%d has no record at offset %d", topic, partition, offset)
 	}
-	return found, err
+	return rec, err
 }
 
 func (b *Bus) oldest(ctx context.Context, topic string, partition int32) (int64, error) {

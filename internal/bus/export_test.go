@@ -8,3 +8,10 @@ func Settings(cfg Config, t Topic) map[string]string {
 	}
 	return out
 }
+
+// Reads is how often Fetch has asked a broker.
+func (b *Bus) Reads() int {
+	b.shelf.mu.Lock()
+	defer b.shelf.mu.Unlock()
+	return b.shelf.reads
+}
