@@ -29,9 +29,10 @@ type batch struct {
 func (b *batch) run(ctx context.Context, recs []*bus.Record) {
 	var works []*work
 	planned := map[uuid.UUID]bool{}
+	bytes := 0
 	flush := func() {
 		b.carry(ctx, works)
-		works = nil
+		works, bytes = nil, 0
 		clear(planned)
 	}
 	for i, rec := range recs {
@@ -52,6 +53,7 @@ func (b *batch) run(ctx context.Context, recs []*bus.Record) {
 		if err = b.failed[string(rec.Key)]; err == nil {
 			if err = ctx.Err(); err == nil {
 				err = w.plan(ctx)
+				w.env = nil // a large form lies in the blob store, and its record says nothing of its size
 			}
 		}
 		if err != nil {
@@ -65,8 +67,25 @@ func (b *batch) run(ctx context.Context, recs []*bus.Record) {
 		}
 		planned[w.meta.ID] = true
 		works = append(works, w)
+		if bytes += w.bytes(); bytes > carryBytes {
+			flush()
+		}
 	}
 	flush()
+}
+
+// carryBytes is how much is planned before it is written.
+const carryBytes = 4 << 20
+
+// bytes is what the work keeps in memory until it is written.
+func (w *work) bytes() (n int) {
+	for _, d := range w.deliveries {
+		n += len(d.Value)
+	}
+	if w.held != nil {
+		n += len(w.held.Value)
+	}
+	return n
 }
 
 func (w *work) fail(err error) {

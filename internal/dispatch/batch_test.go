@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"weak"
 
 	"github.com/google/uuid"
 
@@ -171,5 +172,42 @@ func TestBatchLetsOthersThrough(t *testing.T) {
 	}
 	if len(seen) != len(recs) || stood > len(seen)/4 { // now and then somebody else has the turn
 		t.Errorf("of %d records, %d were worked on without a turn for others: %v", len(seen), stood, seen)
+	}
+}
+
+// A form may be as large as a body at the door, and its record tells nothing of it:
+// of a batch, one at a time is in memory.
+func TestBatchKeepsNoForms(t *testing.T) {
+	r := newRig(t)
+	r.idle()
+	var recs []*bus.Record
+	for i := range 8 {
+		_, rec := r.accepted(strconv.Itoa(i), r.in(0, strconv.Itoa(i)), region)
+		recs = append(recs, rec)
+	}
+	r.append(recs...)
+	fetched := r.fetched(recs...)
+	var forms []weak.Pointer[submission.Envelope]
+	most := 0
+	r.book.maps(func(j Job) ([]byte, error) {
+		r.book.mu.Lock()
+		r.book.jobs = nil
+		r.book.mu.Unlock()
+		forms = append(forms, weak.Make(j.Envelope))
+		runtime.GC()
+		alive := 0
+		for _, f := range forms {
+			if f.Value() != nil {
+				alive++
+			}
+		}
+		most = max(most, alive)
+		return []byte("<ok/>"), nil
+	})
+	for _, err := range r.stage.Handle(t.Context(), fetched) {
+		must(t, err)
+	}
+	if len(forms) != len(recs) || most > 2 {
+		t.Errorf("%d forms of %d are in memory at once", most, len(forms))
 	}
 }
