@@ -8,19 +8,41 @@ import (
 	"testing"
 	"time"
 
+	"github.com/IBM/sarama"
+
 	"weiche/internal/bus"
 	"weiche/internal/bus/embedded"
 	"weiche/internal/fault"
 )
 
-func shelfBus(t testing.TB) (*bus.Bus, string) {
+func shelfBus(t testing.TB) (b *bus.Bus, addrs []string, tp string) {
 	broker, err := embedded.Start(t.TempDir(), embedded.Options{}, logger(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = broker.Close() })
-	b := open(t, config(broker.Addrs()))
-	return b, topic(t, b, 1)
+	b = open(t, config(broker.Addrs()))
+	return b, broker.Addrs(), topic(t, b, 1)
+}
+
+// appendOneBatch appends the numbers below n as one batch. The bus would send what
+// is there when a request may leave, which is several batches on a busy machine.
+func appendOneBatch(t testing.TB, addrs []string, topic string, n int) {
+	t.Helper()
+	c := sarama.NewConfig()
+	c.Producer.Return.Successes = true
+	c.Producer.Flush.Messages = n
+	p, err := sarama.NewSyncProducer(addrs, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var msgs []*sarama.ProducerMessage
+	for i := range n {
+		msgs = append(msgs, &sarama.ProducerMessage{Topic: topic, Value: sarama.StringEncoder(fmt.Sprint(i))})
+	}
+	if err := errors.Join(p.SendMessages(msgs), p.Close()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func fetch(t testing.TB, b *bus.Bus, topic string, offset int64) {
@@ -34,13 +56,9 @@ func fetch(t testing.TB, b *bus.Bus, topic string, offset int64) {
 // What was appended together and is asked for one by one is read a few times, not
 // once for each record; so is what was appended one by one and is gone through.
 func TestFetchReadsABatchOnce(t *testing.T) {
-	b, tp := shelfBus(t)
+	b, addrs, tp := shelfBus(t)
 	const n = 400
-	var recs []*bus.Record
-	for i := range n {
-		recs = append(recs, record(tp, "", fmt.Sprint(i)))
-	}
-	appendAll(t, b, recs...)
+	appendOneBatch(t, addrs, tp, n)
 	for i := range n / 4 {
 		appendAll(t, b, record(tp, "", fmt.Sprint(n+i)))
 	}
@@ -66,7 +84,7 @@ func TestFetchReadsABatchOnce(t *testing.T) {
 // A deleted record is found for two seconds at most, and one that never was is
 // not waited for by those who ask for others.
 func TestFetchForgets(t *testing.T) {
-	b, tp := shelfBus(t)
+	b, _, tp := shelfBus(t)
 	for i := range 4 {
 		appendAll(t, b, record(tp, "", fmt.Sprint(i)))
 	}
@@ -104,7 +122,7 @@ func TestFetchForgets(t *testing.T) {
 // 1,000 records of 4 KB were appended together, as in an outage, and are asked
 // for one by one.
 func BenchmarkFetchTogether(b *testing.B) {
-	bb, tp := shelfBus(b)
+	bb, _, tp := shelfBus(b)
 	var recs []*bus.Record
 	for range 1000 {
 		recs = append(recs, record(tp, "", string(make([]byte, 4<<10))))
