@@ -330,6 +330,20 @@ func (c Config) consumer(buffer int) (*sarama.Config, error) {
 	return s, nil
 }
 
+// tail adds what tails need, which have no other way to hold back the broker
+// than not to take what it has sent.
+func (c Config) tail() (*sarama.Config, error) {
+	s, err := c.consumer(16)
+	if err != nil {
+		return nil, err
+	}
+	// How long one partition may keep the next poll of all waiting. After that
+	// sarama lets go of it and takes it in again, and each taking in is a pause of
+	// 100 ms for all of a broker's partitions: dearer than waiting.
+	s.Consumer.MaxProcessingTime = 10 * time.Second
+	return s, nil
+}
+
 // member adds what a group's member needs. The strategy is cooperative and
 // sticky: a rebalance interrupts only the partitions that move.
 func (c Config) member() (*sarama.Config, error) {

@@ -368,12 +368,15 @@ func (b *Bus) DeleteBelow(ctx context.Context, topic string, partition int32, of
 	return err
 }
 
-// reader is a consumer that several tails share: all their partitions travel in
-// one long poll. One partition can be in it only once.
+// reader is a consumer that the tails of a topic share: all their partitions
+// travel in one long poll. One partition can be in it only once. Topics are read
+// apart: the next poll waits for the slowest of those who take from the last
+// one, and nobody's claims shall wait for the projection of events.
 type reader struct {
+	topic    string
 	client   sarama.Client
 	consumer sarama.Consumer
-	used     map[string]bool
+	used     map[int32]bool
 }
 
 func (r *reader) close() {
@@ -382,18 +385,17 @@ func (r *reader) close() {
 }
 
 func (b *Bus) tailer(topic string, partition int32, from int64) (sarama.PartitionConsumer, func(), error) {
-	id := fmt.Sprintf("%s/%d", topic, partition)
 	b.readMu.Lock()
 	defer b.readMu.Unlock()
 	var use *reader
 	for _, r := range b.readers {
-		if !r.used[id] {
+		if r.topic == topic && !r.used[partition] {
 			use = r
 			break
 		}
 	}
 	if use == nil {
-		client, err := b.cfg.connect(func() (*sarama.Config, error) { return b.cfg.consumer(16) })
+		client, err := b.cfg.connect(b.cfg.tail)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -402,14 +404,14 @@ func (b *Bus) tailer(topic string, partition int32, from int64) (sarama.Partitio
 			_ = client.Close()
 			return nil, nil, err
 		}
-		use = &reader{client: client, consumer: consumer, used: map[string]bool{}}
+		use = &reader{topic: topic, client: client, consumer: consumer, used: map[int32]bool{}}
 		b.readers = append(b.readers, use)
 	}
 	pc, err := use.consumer.ConsumePartition(topic, partition, from)
 	if err != nil {
 		return nil, nil, err
 	}
-	use.used[id] = true
+	use.used[partition] = true
 	return pc, func() {
 		pc.AsyncClose()
 		go func() {
@@ -417,7 +419,7 @@ func (b *Bus) tailer(topic string, partition int32, from int64) (sarama.Partitio
 			}
 			b.readMu.Lock()
 			defer b.readMu.Unlock()
-			delete(use.used, id)
+			delete(use.used, partition)
 		}()
 	}, nil
 }
