@@ -98,6 +98,7 @@ func (p *producer) close(kill bool) {
 type lane struct {
 	cfg  Config
 	tune func(*sarama.Config)
+	pace pace // of appends through it
 
 	making  chan struct{} // holds a token while nobody makes one
 	mu      sync.Mutex

@@ -73,7 +73,8 @@ func (b *Bus) append(ctx context.Context, start time.Time, recs []*Record) error
 	if err != nil {
 		return err
 	}
-	if err := send(w, b.lane(recs, bytes), items); err != nil {
+	through := b.lane(recs, bytes)
+	if err := send(w, through, items); err != nil {
 		return b.failed(err, recs[0].Topic)
 	}
 	if err := b.resendOversized(w, items); err != nil {
@@ -90,6 +91,8 @@ func (b *Bus) append(ctx context.Context, start time.Time, recs []*Record) error
 	for i := range items {
 		recs[i].Partition, recs[i].Offset = items[i].msg.Partition, items[i].msg.Offset
 	}
+	now := time.Now()
+	through.pace.took(now.Sub(start), now)
 	return nil
 }
 

@@ -61,6 +61,8 @@ type Destination struct {
 // Log is what the stage needs of the bus.
 type Log interface {
 	Append(ctx context.Context, recs ...*bus.Record) error
+	// Writing is how long an append takes at the moment.
+	Writing() time.Duration
 	Fetch(ctx context.Context, topic string, partition int32, offset int64) (*bus.Record, error)
 	ReadTo(ctx context.Context, topic string, partition int32, from, to int64, fn func(*bus.Record) error) error
 	Offsets(ctx context.Context, topic string) (oldest, newest []int64, err error)
@@ -98,7 +100,6 @@ type Stage struct {
 	logger  *slog.Logger
 	now     func() time.Time
 	metrics *metrics
-	writing pace
 
 	mu           sync.Mutex
 	destinations map[string]Destination
@@ -134,7 +135,7 @@ func (s *Stage) SetDestinations(ds []Destination) {
 		if g := s.gates[d.ID]; g != nil {
 			g.follow(d.Policy)
 		} else {
-			g = newGate(d.Policy, s.wakeAll, s.writing.mean)
+			g = newGate(d.Policy, s.wakeAll, s.log.Writing)
 			if h, ok := s.hands[d.ID]; ok {
 				g.hand = &h
 			}

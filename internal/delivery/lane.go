@@ -57,11 +57,7 @@ func (l *lane) superseded() {
 
 // tell appends events in the lane's name.
 func (l *lane) tell(ctx context.Context, evs ...submission.Event) error {
-	began := l.stage.now()
 	err := l.stage.ledger.Append(ctx, l.partition, evs...)
-	if err == nil {
-		l.stage.writing.took(l.stage.now().Sub(began))
-	}
 	if errors.Is(err, status.ErrSuperseded) {
 		l.superseded()
 	}

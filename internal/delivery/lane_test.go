@@ -74,6 +74,8 @@ func (m memLog) Append(ctx context.Context, recs ...*bus.Record) error {
 	return m.answer()
 }
 
+func (m memLog) Writing() time.Duration { return 0 }
+
 func (m memLog) Fetch(_ context.Context, topic string, _ int32, offset int64) (*bus.Record, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
