@@ -79,6 +79,12 @@ func (a *App) startDoors(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var cert *certificate
+	if t := a.router.TLS; t != nil {
+		if cert, err = openCertificate(a.logger, a.beside(t.CertFile), a.beside(t.KeyFile)); err != nil {
+			return fmt.Errorf("the public listener's certificate (tls): %w", err)
+		}
+	}
 	if a.public, err = net.Listen("tcp", a.router.Listen); err != nil {
 		return fmt.Errorf("the public listener (listen): %w", err)
 	}
@@ -103,8 +109,12 @@ func (a *App) startDoors(ctx context.Context) error {
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "Nothing here. There are /metrics, /livez, /readyz and /api/v1/ (docs/reference/operators-api.md).", http.StatusNotFound)
 	})
-	a.serve("operators", &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}, a.ops, nil)
-	a.serve("public", httpdoor.Server(a.web), a.public, a.router.TLS)
+	a.serve("operators", &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}, a.ops)
+	public := a.public
+	if cert != nil {
+		public = tls.NewListener(public, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.get})
+	}
+	a.serve("public", httpdoor.Server(a.web), public)
 	return nil
 }
 
@@ -130,11 +140,7 @@ func (a *App) startIntakeTopics() error {
 }
 
 // serve runs a server until the app stops; a stop lets requests end.
-func (a *App) serve(name string, srv *http.Server, l net.Listener, t *config.TLS) {
-	if t != nil {
-		cert := certificate{cert: a.beside(t.CertFile), key: a.beside(t.KeyFile)}
-		l = tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.get})
-	}
+func (a *App) serve(name string, srv *http.Server, l net.Listener) {
 	go func() {
 		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			a.fail(fmt.Errorf("%s listener: %w", name, err))
@@ -146,15 +152,6 @@ func (a *App) serve(name string, srv *http.Server, l net.Listener, t *config.TLS
 		}
 		return nil
 	})
-}
-
-// certificate reads its files at each handshake, so that a renewed one counts
-// without a restart.
-type certificate struct{ cert, key string }
-
-func (c certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	pair, err := tls.LoadX509KeyPair(c.cert, c.key)
-	return &pair, err
 }
 
 // readyz says whether a submission could be accepted now, part by part.
