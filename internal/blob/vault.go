@@ -142,7 +142,7 @@ func sectionAAD(subject, name string, kind byte) string {
 // in bytes and its plain SHA-512 in hex. It is durable when PutFile returns.
 // Errors of plain come back as they are, and leave nothing behind.
 func (v *Vault) PutFile(ctx context.Context, key *seal.DataKey, name string, plain io.Reader) (size int64, sha512hex string, err error) {
-	e := &encrypting{plain: plain, sum: sha512.New()}
+	e := &encrypting{plain: plain, sum: sha512.New(), chunk: make([]byte, firstChunk)}
 	if e.enc, err = key.EncryptTo(&e.sealed, name); err != nil {
 		return 0, "", err
 	}
@@ -152,6 +152,13 @@ func (v *Vault) PutFile(ctx context.Context, key *seal.DataKey, name string, pla
 	return e.size, hex.EncodeToString(e.sum.Sum(nil)), nil
 }
 
+// How many bytes of a file are in hand at first and at most: many files are
+// small.
+const (
+	firstChunk = 2 << 10
+	lastChunk  = 32 << 10
+)
+
 // encrypting turns a plain reader into a sealed one, as it is read: the store
 // pulls, and nothing runs beside it.
 type encrypting struct {
@@ -160,7 +167,7 @@ type encrypting struct {
 	sealed bytes.Buffer
 	sum    hash.Hash
 	size   int64
-	chunk  [32 << 10]byte
+	chunk  []byte // grows while it is filled
 	ended  bool
 	err    error
 }
@@ -173,7 +180,7 @@ func (e *encrypting) Read(p []byte) (int, error) {
 		if e.ended {
 			return 0, io.EOF
 		}
-		n, err := e.plain.Read(e.chunk[:])
+		n, err := e.plain.Read(e.chunk)
 		if n > 0 {
 			e.sum.Write(e.chunk[:n])
 			e.size += int64(n)
@@ -181,6 +188,9 @@ func (e *encrypting) Read(p []byte) (int, error) {
 				e.err = werr
 				continue
 			}
+		}
+		if n == len(e.chunk) && n < lastChunk {
+			e.chunk = make([]byte, 4*n)
 		}
 		switch {
 		case err == io.EOF: // itself: an error that wraps it is a source cut off

@@ -20,12 +20,8 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
-	"sync"
-
-	"github.com/tink-crypto/tink-go/v2/streamingaead/subtle"
 
 	"weiche/internal/fault"
 	"weiche/internal/submission"
@@ -37,10 +33,6 @@ const (
 	// Overhead is how many bytes a sealed section is longer than its plain text:
 	// nonce and tag.
 	Overhead = 12 + 16
-
-	// segmentBytes is the size of a ciphertext segment of a stream: what has to
-	// be in memory, twice, to encrypt or to verify.
-	segmentBytes = 1 << 20
 )
 
 // The purposes that associated data begins with, so that nothing sealed for one
@@ -73,10 +65,6 @@ type DataKey struct {
 	wrapped Wrapped
 	secret  []byte
 	aead    cipher.AEAD
-
-	streamOnce sync.Once
-	stream     *subtle.AESGCMHKDF
-	streamErr  error
 }
 
 // Sensitive marks the type for the log's redaction.
@@ -150,83 +138,6 @@ func (k *DataKey) Open(aad string, sealed []byte) ([]byte, error) {
 		return nil, fault.Wrap(err, fault.Permanent, fault.ReasonUndecryptable, "sealed bytes are damaged, forged, or of another place")
 	}
 	return plain, nil
-}
-
-// EncryptTo returns a writer that encrypts to w (AES-GCM-HKDF in segments of
-// 1 MB). Nothing is complete before its Close, which leaves w open. Errors of w
-// come back as they are.
-func (k *DataKey) EncryptTo(w io.Writer, aad string) (io.WriteCloser, error) {
-	s, err := k.streaming()
-	if err != nil {
-		return nil, err
-	}
-	return s.NewEncryptingWriter(w, bind(purposeStream, string(k.wrapped.Land), k.wrapped.DayKey, aad))
-}
-
-// DecryptFrom reads what EncryptTo wrote with the same aad. Every byte it
-// returns is authentic; that the stream is whole is known at io.EOF only. A
-// damaged, forged or cut stream is a fault, Permanent and undecryptable; errors
-// of r come back as they are. An error stays.
-func (k *DataKey) DecryptFrom(r io.Reader, aad string) (io.Reader, error) {
-	s, err := k.streaming()
-	if err != nil {
-		return nil, err
-	}
-	src := &source{r: r}
-	plain, err := s.NewDecryptingReader(src, bind(purposeStream, string(k.wrapped.Land), k.wrapped.DayKey, aad))
-	if err != nil {
-		return nil, src.classed(err)
-	}
-	return &opening{src: src, plain: plain}, nil
-}
-
-func (k *DataKey) streaming() (*subtle.AESGCMHKDF, error) {
-	k.streamOnce.Do(func() {
-		k.stream, k.streamErr = subtle.NewAESGCMHKDF(derive(k.secret, purposeStream), "SHA256", keyBytes, segmentBytes, 0)
-	})
-	return k.stream, k.streamErr
-}
-
-// source remembers whether the reader below failed, to tell a broken disk from
-// a broken ciphertext.
-type source struct {
-	r   io.Reader
-	err error
-}
-
-func (s *source) Read(p []byte) (int, error) {
-	n, err := s.r.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		s.err = err
-	}
-	return n, err
-}
-
-func (s *source) classed(err error) error {
-	if s.err != nil {
-		return s.err
-	}
-	return fault.Wrap(err, fault.Permanent, fault.ReasonUndecryptable, "a sealed stream is damaged, cut, forged, or of another place")
-}
-
-// opening makes errors stay: the reader below answers io.EOF after a last
-// segment that did not verify.
-type opening struct {
-	src   *source
-	plain io.Reader
-	err   error
-}
-
-func (o *opening) Read(p []byte) (int, error) {
-	if o.err != nil {
-		return 0, o.err
-	}
-	n, err := o.plain.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		err = o.src.classed(err)
-	}
-	o.err = err
-	return n, err
 }
 
 // bind writes associated data: a purpose and its parts, each with its length,
