@@ -15,11 +15,13 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 	"pgregory.net/rapid"
 
 	"weiche/internal/catalog"
 	"weiche/internal/config"
 	"weiche/internal/dispatch"
+	"weiche/internal/jsonvalid"
 	"weiche/internal/submission"
 	"weiche/internal/transform/standard"
 	"weiche/internal/xmljudge"
@@ -64,7 +66,7 @@ var standardsDir string
 
 // shippedLibrary is what ships with the official standards beside it, offered by
 // one Land. It is read once, as proving the mappings takes seconds.
-func shippedLibrary(t *testing.T) *Library {
+func shippedLibrary(t testing.TB) *Library {
 	t.Helper()
 	if _, err := os.Stat(sharedDir); err != nil {
 		if os.Getenv("CI") == "true" {
@@ -155,6 +157,8 @@ type round struct {
 	lib      *Library
 	process  *catalog.Process
 	sample   dispatch.Job
+	schema   *jsonschema.Schema
+	check    *jsonvalid.Checker
 	draw     *rapid.Generator[drawn]
 	dir      string
 	waiting  map[string]written // by file, until libxml2 has judged
@@ -211,6 +215,7 @@ func newRound(t *testing.T, lib *Library, p *catalog.Process) *round {
 	if err != nil {
 		t.Fatal(err)
 	}
+	schema := compiled(t, p.Schema.Raw)
 	f := &forms{doc: doc, strs: map[string]*rapid.Generator[string]{}}
 	return &round{
 		lib: lib, process: p, dir: t.TempDir(), waiting: map[string]written{}, refused: map[string]int{},
@@ -231,7 +236,22 @@ func newRound(t *testing.T, lib *Library, p *catalog.Process) *round {
 			Envelope: in.Envelope, Authority: in.Authority, Portal: submission.Authority{Key: in.Portal.Key, Name: in.Portal.Name},
 			MessageID: uuid.New(), CreatedAt: time.Now(),
 		},
+		schema: schema, check: jsonvalid.Compile(schema),
 	}
+}
+
+// compiled is a form's schema as the judge of forms has it.
+func compiled(t *testing.T, raw []byte) *jsonschema.Schema {
+	t.Helper()
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := jsonvalid.NewCompiler()
+	if err := c.AddResource("weiche:///form.json", doc); err != nil {
+		t.Fatal(err)
+	}
+	return c.MustCompile("weiche:///form.json")
 }
 
 func (r *round) refuse(rule, text string, d drawn, form []byte) {
@@ -259,6 +279,10 @@ func (r *round) try(t *testing.T, seed int) {
 	var data any
 	if err := d.Decode(&data); err != nil {
 		t.Fatal(err)
+	}
+	// The short way to a verdict is the judge's, and there is one for what ships.
+	if valid := r.schema.Validate(data) == nil; r.check.Valid(data) != valid {
+		t.Errorf("valid: %t, the short way says otherwise\nform: %s", valid, raw)
 	}
 	if faults := (form{r.process}).Check(data); len(faults) > 0 {
 		if f := faults[0]; f.Text.EN == "" || f.Text.DE == "" {

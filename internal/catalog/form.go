@@ -10,6 +10,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
 
+	"weiche/internal/jsonvalid"
 	"weiche/internal/transform"
 )
 
@@ -23,7 +24,7 @@ type Violation struct {
 const cannotCheck = "The form cannot be checked."
 
 type formValidator struct {
-	schema *jsonschema.Schema
+	schema jsonvalid.Schema
 }
 
 // offline refuses every reference that leaves the form's own file.
@@ -38,9 +39,7 @@ func compileForm(s *transform.FormSchema) (*formValidator, error) {
 	if err != nil {
 		return nil, errors.New("it is not JSON")
 	}
-	c := jsonschema.NewCompiler()
-	c.DefaultDraft(jsonschema.Draft2020)
-	c.AssertFormat()
+	c := jsonvalid.NewCompiler()
 	c.UseLoader(offline{})
 	const at = "weiche:///form.schema.json"
 	if err := c.AddResource(at, doc); err != nil {
@@ -50,7 +49,7 @@ func compileForm(s *transform.FormSchema) (*formValidator, error) {
 	if err != nil {
 		return nil, plain(err)
 	}
-	return &formValidator{schema}, nil
+	return &formValidator{jsonvalid.New(schema)}, nil
 }
 
 // plain keeps a schema error's text on one line.

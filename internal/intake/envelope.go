@@ -13,20 +13,19 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
 
 	"weiche/internal/fault"
+	"weiche/internal/jsonvalid"
 	"weiche/internal/submission"
 )
 
 // envelopeSchema is the schema Submission of the OpenAPI document.
-var envelopeSchema = sync.OnceValue(func() *jsonschema.Schema {
+var envelopeSchema = sync.OnceValue(func() jsonvalid.Schema {
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(OpenAPI()))
 	if err == nil {
-		c := jsonschema.NewCompiler()
-		c.DefaultDraft(jsonschema.Draft2020)
-		c.AssertFormat()
+		c := jsonvalid.NewCompiler()
 		if err = c.AddResource("https://weiche.example/openapi.json", doc); err == nil {
 			var s *jsonschema.Schema
 			if s, err = c.Compile("https://weiche.example/openapi.json#/components/schemas/Submission"); err == nil {
-				return s
+				return jsonvalid.New(s)
 			}
 		}
 	}

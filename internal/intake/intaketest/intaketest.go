@@ -27,6 +27,7 @@ import (
 	"weiche/internal/bus/embedded"
 	"weiche/internal/config"
 	"weiche/internal/intake"
+	"weiche/internal/jsonvalid"
 	"weiche/internal/seal"
 	"weiche/internal/status"
 	"weiche/internal/submission"
@@ -271,8 +272,7 @@ var formSchema = sync.OnceValue(func() *jsonschema.Schema {
 	if err != nil {
 		panic(err)
 	}
-	c := jsonschema.NewCompiler()
-	c.AssertFormat()
+	c := jsonvalid.NewCompiler()
 	if err := c.AddResource("https://weiche.example/form.json", doc); err != nil {
 		panic(err)
 	}
