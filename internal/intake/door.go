@@ -255,7 +255,7 @@ func (a *attempt) run(ctx context.Context) (Accepted, *Problem) {
 	if p != nil {
 		return Accepted{}, p
 	}
-	env := &in.envelope
+	env := in.envelope
 	if env.CaseID != "" {
 		a.meta.CaseID = uuid.MustParse(env.CaseID) // its shape was checked
 	}
@@ -415,17 +415,18 @@ func (a *attempt) finish(ctx context.Context, key *seal.DataKey, prefix string, 
 // seal makes the record's value.
 func (a *attempt) seal(ctx context.Context, key *seal.DataKey, prefix string, env *submission.Envelope) ([]byte, error) {
 	box := &seal.Box{Subject: a.meta.ID.String(), Key: key.Wrapped()}
-	put := func(section string, content any) error {
-		plain, err := json.Marshal(content)
+	put := func(section string, plain []byte, err error) error {
 		if err != nil {
 			return err
 		}
 		return a.door.d.Vault.PutSection(ctx, key, box, prefix, section, plain)
 	}
-	if err := put(SectionSubmission, env); err != nil {
+	whole, err := env.Encode()
+	if err := put(SectionSubmission, whole, err); err != nil {
 		return nil, err
 	}
-	if err := put(SectionAttachments, append([]submission.Attachment{}, env.Attachments...)); err != nil {
+	list, err := submission.EncodeAttachments(env.Attachments)
+	if err := put(SectionAttachments, list, err); err != nil {
 		return nil, err
 	}
 	return box.MarshalBinary()

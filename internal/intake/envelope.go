@@ -34,39 +34,36 @@ var envelopeSchema = sync.OnceValue(func() jsonvalid.Schema {
 
 // parsed is a submission whose envelope is sound.
 type parsed struct {
-	envelope submission.Envelope
+	envelope *submission.Envelope
 	form     any // data, decoded with json.Number
 }
 
 // parse scans and decodes a submission and checks its envelope. All faults of
 // the envelope are told at once.
 func parse(body []byte, maxDepth, maxAttachments int) (*parsed, *Problem) {
-	if len(bytes.TrimSpace(body)) == 0 {
+	text := string(body)
+	if strings.TrimSpace(text) == "" {
 		return nil, refuse(fault.ReasonMalformed, emptyBody)
 	}
-	if p := scan(body, maxDepth); p != nil {
+	if p := scan(text, maxDepth); p != nil {
 		return nil, p
 	}
-	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(body))
+	posted, err := submission.ReadPosted(text)
 	if err != nil {
 		return nil, NewProblem(fault.ReasonMalformed) // the scan read it, so this is for the fuzzer to find
 	}
-	top, ok := doc.(map[string]any)
-	if !ok {
+	if posted.Members == nil {
 		return nil, refuse(fault.ReasonMalformed, malformedObject)
 	}
-	if list, ok := top[attachmentKey].([]any); ok && len(list) > maxAttachments {
+	if list, ok := posted.Members[attachmentKey].([]any); ok && len(list) > maxAttachments {
 		return nil, refuse(fault.ReasonTooMany, tooManyAttachments, maxAttachments)
 	}
-	if err := envelopeSchema().Validate(doc); err != nil {
+	if err := envelopeSchema().Validate(posted.Members); err != nil {
 		p := NewProblem(fault.ReasonEnvelopeInvalid)
 		p.Faults = SchemaFaults(err)
 		return nil, p.tidy()
 	}
-	out := &parsed{form: top["data"]}
-	if err := json.Unmarshal(body, &out.envelope); err != nil {
-		return nil, NewProblem(fault.ReasonMalformed)
-	}
+	out := &parsed{envelope: posted.Envelope(), form: posted.Members["data"]}
 	if p := uniqueAttachments(out.envelope.Attachments); p != nil {
 		return nil, p
 	}

@@ -14,5 +14,5 @@ func CheckForm(data []byte, maxDepth int) *Problem {
 	if !json.Valid(data) {
 		return refuse(fault.ReasonMalformed, malformedSyntax)
 	}
-	return scan(fmt.Appendf(nil, `{"data":%s}`, data), maxDepth)
+	return scan(fmt.Sprintf(`{"data":%s}`, data), maxDepth)
 }

@@ -1,6 +1,7 @@
 package intake
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -26,20 +27,43 @@ const (
 // surrogates), what would explode later (depth, exponents, millions of values),
 // and characters that no XML 1.0 message can carry. Strings under the top-level
 // attachments may be as long as the body; all others are bounded.
-func scan(b []byte, maxDepth int) *Problem {
+func scan(b string, maxDepth int) *Problem {
 	s := scanner{b: b, maxDepth: maxDepth}
 	return s.document()
 }
 
 type frame struct {
 	object bool
-	index  int    // of the element
-	name   string // of the member
-	names  map[string]struct{}
+	index  int                 // of the element
+	name   string              // of the member
+	names  []string            // of the object, while they are few
+	many   map[string]struct{} // of the object; nil while they are few
+}
+
+// few is how many names are looked through one by one.
+const few = 16
+
+// twice notes a name of the object and says whether it has it already.
+func (f *frame) twice(name string) bool {
+	_, known := f.many[name]
+	if known || f.many == nil && slices.Contains(f.names, name) {
+		return true
+	}
+	if f.many != nil {
+		f.many[name] = struct{}{}
+		return false
+	}
+	if f.names = append(f.names, name); len(f.names) == few {
+		f.many = make(map[string]struct{}, 4*few)
+		for _, n := range f.names {
+			f.many[n] = struct{}{}
+		}
+	}
+	return false
 }
 
 type scanner struct {
-	b        []byte
+	b        string
 	i        int
 	maxDepth int
 	values   int
@@ -47,7 +71,7 @@ type scanner struct {
 }
 
 func (s *scanner) document() *Problem {
-	if !utf8.Valid(s.b) {
+	if !utf8.ValidString(s.b) {
 		return refuse(fault.ReasonMalformed, malformedUTF8)
 	}
 	for {
@@ -137,12 +161,11 @@ func (s *scanner) follow(opened bool) (done bool, p *Problem) {
 			return false, p
 		}
 		top.name = name
-		if _, twice := top.names[name]; twice {
+		if top.twice(name) {
 			p := refuse(fault.ReasonMalformed, malformedTwice)
 			p.add(s.pointer(), textTwice)
 			return false, p
 		}
-		top.names[name] = struct{}{}
 		s.space()
 		if c, ok := s.peek(); !ok || c != ':' {
 			return false, s.malformed(malformedSyntax)
@@ -161,14 +184,7 @@ func (s *scanner) push(object bool) {
 	}
 	f := &s.stack[n]
 	f.object, f.index, f.name = object, 0, ""
-	if object {
-		// A set that grew large is not kept: clearing it costs its capacity.
-		if f.names == nil || len(f.names) > 256 {
-			f.names = make(map[string]struct{}, 8)
-		} else {
-			clear(f.names)
-		}
-	}
+	f.names, f.many = f.names[:0], nil
 }
 
 func (s *scanner) pop() { s.stack = s.stack[:len(s.stack)-1] }
@@ -192,7 +208,7 @@ func (s *scanner) space() {
 }
 
 func (s *scanner) word(w string) bool {
-	if strings.HasPrefix(string(s.b[s.i:min(len(s.b), s.i+len(w))]), w) {
+	if strings.HasPrefix(s.b[s.i:], w) {
 		s.i += len(w)
 		return true
 	}
@@ -230,7 +246,7 @@ func (s *scanner) str(limit int, want bool) (string, *Problem) {
 				return "", nil
 			}
 			if decoded == nil {
-				return string(s.b[start:end]), nil
+				return s.b[start:end], nil
 			}
 			return string(append(decoded, s.b[plain:end]...)), nil
 		case c < 0x20:
@@ -303,11 +319,11 @@ func (s *scanner) hex4(i int) (rune, bool) {
 	for _, c := range s.b[i : i+4] {
 		switch {
 		case c >= '0' && c <= '9':
-			r = r<<4 | rune(c-'0')
+			r = r<<4 | (c - '0')
 		case c >= 'a' && c <= 'f':
-			r = r<<4 | rune(c-'a'+10)
+			r = r<<4 | (c - 'a' + 10)
 		case c >= 'A' && c <= 'F':
-			r = r<<4 | rune(c-'A'+10)
+			r = r<<4 | (c - 'A' + 10)
 		default:
 			return 0, false
 		}
@@ -347,7 +363,7 @@ func (s *scanner) number() *Problem {
 		if run() == 0 {
 			return s.malformed(malformedSyntax)
 		}
-		if e, err := strconv.Atoi(string(s.b[at:s.i])); err != nil || e > maxExponent {
+		if e, err := strconv.Atoi(s.b[at:s.i]); err != nil || e > maxExponent {
 			return s.bigNumber()
 		}
 	}

@@ -2,6 +2,113 @@ package submission
 
 import "encoding/json"
 
+// Encode writes the envelope as intake seals it: the bytes of json.Marshal.
+func (e *Envelope) Encode() ([]byte, error) {
+	w := jsonWriter{b: make([]byte, 0, 1024+len(e.Data)+512*len(e.Attachments))}
+	w.envelope(e)
+	return w.b, w.err
+}
+
+// EncodeAttachments writes a list of attachments as json.Marshal does, [] where
+// there are none.
+func EncodeAttachments(list []Attachment) ([]byte, error) {
+	w := jsonWriter{b: make([]byte, 0, 2+512*len(list))}
+	w.attachments(list)
+	return w.b, w.err
+}
+
+func (w *jsonWriter) envelope(e *Envelope) {
+	w.open()
+	w.key("publicService")
+	w.open()
+	w.text("identifier", e.PublicService.Identifier)
+	w.some("name", e.PublicService.Name)
+	w.close()
+	w.text("region", e.Region)
+	w.some("caseId", e.CaseID)
+	if i := e.AdditionalReferenceInfo; i != nil {
+		w.key("additionalReferenceInfo")
+		w.open()
+		w.some("senderReference", i.SenderReference)
+		w.some("applicationDate", i.ApplicationDate)
+		w.close()
+	}
+	w.some("trustLevel", e.TrustLevel)
+	if s := e.SubmissionSchema; s != nil {
+		w.key("submissionSchema")
+		w.open()
+		w.some("schemaUri", s.SchemaURI)
+		w.some("mimeType", s.MIMEType)
+		w.close()
+	}
+	w.raw("data", e.Data)
+	if len(e.Attachments) > 0 {
+		w.key("attachments")
+		w.attachments(e.Attachments)
+	}
+	if len(e.ReplyChannel) > 0 {
+		w.raw("replyChannel", e.ReplyChannel)
+	}
+	w.someTrue("test", e.Test)
+	w.close()
+}
+
+func (w *jsonWriter) attachments(list []Attachment) {
+	w.b = append(w.b, '[')
+	for i := range list {
+		if i > 0 {
+			w.b = append(w.b, ',')
+		}
+		w.attachment(&list[i])
+	}
+	w.b = append(w.b, ']')
+}
+
+func (w *jsonWriter) attachment(a *Attachment) {
+	w.open()
+	w.text("attachmentId", a.AttachmentID)
+	w.some("filename", a.Filename)
+	w.text("mimeType", a.MIMEType)
+	w.text("purpose", a.Purpose)
+	w.some("description", a.Description)
+	w.key("hash")
+	w.open()
+	w.text("type", a.Hash.Type)
+	w.text("content", a.Hash.Content)
+	w.close()
+	w.some("content", a.Content)
+	w.some("part", a.Part)
+	w.some("blob", a.Blob)
+	w.someInt("size", a.Size)
+	w.close()
+}
+
+// raw writes JSON that was read before, without the white space between its
+// values. What json.Marshal would escape in it, it does.
+func (w *jsonWriter) raw(name string, v json.RawMessage) {
+	start, from, quoted := len(w.b), 0, false
+	w.key(name)
+	for i := 0; i < len(v); i++ {
+		switch c := v[i]; {
+		case c == '"':
+			quoted = !quoted
+		case c == '\\':
+			i++ // whatever is escaped ends no text
+		case c == '<' || c == '>' || c == '&' || c == 0xE2:
+			w.b = w.b[:start] // 0xE2 begins U+2028 and U+2029
+			w.value(name, v)
+			return
+		case c <= ' ' && !quoted:
+			w.b = append(w.b, v[from:i]...)
+			from = i + 1
+		}
+	}
+	if len(v) == 0 {
+		v = json.RawMessage("null")
+	}
+	w.b = append(w.b, v[from:]...)
+}
+
 // DecodeEnvelope reads the envelope that intake sealed: what json.Marshal wrote,
 // in one pass, form data included (Form), and any other JSON of the same content
 // by encoding/json. Data and ReplyChannel of the result are pieces of b, which

@@ -78,6 +78,9 @@ func TestEveryMemberOfAnEnvelopeIsRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if encoded, err := e.Encode(); err != nil || string(encoded) != string(b) {
+			t.Fatalf("%s, %v; want %s", encoded, err, b)
+		}
 		want, err := byLibrary(b)
 		if err != nil {
 			t.Fatal(err)
@@ -94,10 +97,32 @@ func TestEveryMemberOfAnEnvelopeIsRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if encoded, err := EncodeAttachments(e.Attachments); err != nil || string(encoded) != string(list) {
+			t.Fatalf("%s, %v; want %s", encoded, err, list)
+		}
 		if at, err := DecodeAttachments(list); err != nil || !reflect.DeepEqual(at, want.Attachments) && len(want.Attachments) > 0 {
 			t.Fatalf("attachments %+v, %v; want %+v", at, err, want.Attachments)
 		}
 	})
+}
+
+func TestAnEnvelopeIsWrittenAsEncodingJSONWritesIt(t *testing.T) {
+	for _, data := range []string{"", "null", "{ \"a b\" :\n\t[ 1 , \"x \\\" y\\\\\" , \" \\u0020\" ]\r}", "[ \"<b> &\" , 1 ]", "[ \"\u201ea\u201c\" , \"\u2028\" ]", " [ ] "} {
+		e := &Envelope{Region: "08"}
+		if data != "" {
+			e.Data, e.ReplyChannel = json.RawMessage(data), json.RawMessage(data)
+		}
+		want, err := json.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := e.Encode(); err != nil || string(got) != string(want) {
+			t.Errorf("%s, %v; want %s", got, err, want)
+		}
+	}
+	if got, err := EncodeAttachments(nil); err != nil || string(got) != "[]" {
+		t.Errorf("%s, %v", got, err)
+	}
 }
 
 // fill gives every exported member something to be read.

@@ -55,6 +55,8 @@ type formReader struct {
 	i      int
 	depth  int
 	failed bool
+	// member is told of each member of the outermost object; nil: nobody asks.
+	member func(name string, from, to int)
 }
 
 // formDepth bounds the recursion; intake allows less.
@@ -130,11 +132,16 @@ func (r *formReader) object() any {
 		r.space()
 		name := r.text()
 		r.expect(':')
+		r.space()
+		from := r.i
 		v := r.value()
 		if r.failed {
 			return nil
 		}
 		m[name] = v
+		if r.depth == 1 && r.member != nil {
+			r.member(name, from, r.i)
+		}
 		if !r.next(',') {
 			break
 		}
