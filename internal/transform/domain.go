@@ -87,8 +87,13 @@ func contextDomains(p *place) ([]domain, bool) {
 		return finite("true", "false"), true
 	case "message.type":
 		return []domain{{kind: domainTrusted}}, true
-	case "submission.applicationDate", "submission.senderReference", "submission.trustLevel":
-		return unknownOf(p.text + " is not the form's"), true
+	case "submission.applicationDate":
+		return []domain{{kind: domainDate, loose: true, words: words{max: -1}, text: p.text}}, true
+	case "submission.senderReference":
+		return []domain{{kind: domainWords, loose: true, words: words{min: 1, max: 255}, text: p.text}}, true
+	case "submission.trustLevel":
+		return []domain{{kind: domainFinite, loose: true, text: p.text,
+			values: []string{"STORK-QAA-Level-1", "STORK-QAA-Level-2", "STORK-QAA-Level-3", "STORK-QAA-Level-4"}}}, true
 	}
 	if strings.HasPrefix(p.key, "authority.") || strings.HasPrefix(p.key, "portal.") {
 		return []domain{{kind: domainTrusted}}, true
@@ -107,6 +112,8 @@ func contextDomains(p *place) ([]domain, bool) {
 		return []domain{{kind: domainNumber, number: number{lo: new(big.Rat), hi: big.NewRat(2_000_000_000, 1), integer: true, digits: 0}}}, true
 	case "filename":
 		return []domain{{kind: domainWords, loose: true, words: words{min: 1, max: 255}, text: p.text}}, true
+	case "description":
+		return []domain{{kind: domainWords, loose: true, words: words{min: 1, max: 1000}, text: p.text}}, true
 	case "mimeType":
 		d := wordsOf(`^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+$`)
 		d[0].words.max, d[0].loose = 127, true
