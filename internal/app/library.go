@@ -44,7 +44,7 @@ type Library struct {
 // configuration. The commands use it as the server does.
 func LoadLibrary(cfg *config.Config) (*Library, config.Problems) {
 	std, problems := standard.Open(filepath.Join(cfg.Dir, "standards"), StandardsDir(cfg.Router.Data))
-	cat, ps := catalog.Load(filepath.Join(cfg.Dir, "services"), std)
+	cat, ps := catalog.Load(filepath.Join(cfg.Dir, "services"), std, register(cfg))
 	problems = append(problems, ps...)
 	lib := &Library{Config: cfg, Standards: std, Catalog: cat, Tables: map[submission.Land]*routing.Table{}}
 	problems = append(problems, lib.missingLists()...)
@@ -59,6 +59,18 @@ func LoadLibrary(cfg *config.Config) (*Library, config.Problems) {
 		lib.Tables[key] = table
 	}
 	return lib, problems
+}
+
+// register is every Land's authorities: what mappings look up is what routing
+// decides by, of the same configuration.
+func register(cfg *config.Config) []submission.Authority {
+	var out []submission.Authority
+	for _, land := range cfg.Lands {
+		for _, a := range land.Authorities {
+			out = append(out, a.Authority)
+		}
+	}
+	return out
 }
 
 // process returns the entry of the process library behind an offer.

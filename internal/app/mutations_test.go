@@ -68,7 +68,7 @@ func holed(t *testing.T, title, mark string) (*Library, *catalog.Process) {
 		}
 	}
 	std, problems := standard.Open(filepath.Join(dir, "standards"))
-	cat, ps := catalog.Load(filepath.Join(dir, "services"), std)
+	cat, ps := catalog.Load(filepath.Join(dir, "services"), std, nil)
 	if problems = append(problems, ps...); problems.Failed() {
 		t.Fatal(problems)
 	}

@@ -95,7 +95,7 @@ func loadShipped(services string) (*Library, error) {
 		}
 	}
 	std, _ := standard.Open("../../config/standards", standardsDir)
-	cat, problems := catalog.Load(services, std)
+	cat, problems := catalog.Load(services, std, nil)
 	if problems.Failed() {
 		return nil, problems
 	}

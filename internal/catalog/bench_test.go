@@ -42,7 +42,7 @@ func jobs(b *testing.B) map[string]job {
 		b.Fatal(err)
 	}
 	std, _ := standard.Open("../../config/standards", installed)
-	c, problems := catalog.Load("../../config/services", std)
+	c, problems := catalog.Load("../../config/services", std, nil)
 	out := map[string]job{}
 	for _, s := range benchmarked {
 		p, ok := c.Service(s.service)

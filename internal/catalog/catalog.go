@@ -96,17 +96,17 @@ type partyYAML struct {
 }
 
 // Load reads every folder below dir (config/services), apart from fragments, which
-// holds parts that mappings share.
+// holds parts that mappings share; register is what they look authorities up in.
 // Problems name file and line; a process with an error is left out, the others
 // stay. A standard that is not installed is a warning.
-func Load(dir string, std *standard.Installed) (*Catalog, config.Problems) {
+func Load(dir string, std *standard.Installed, register []submission.Authority) (*Catalog, config.Problems) {
 	c := &Catalog{byService: map[submission.Service]*Process{}, byID: map[string]*Process{}}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return c, config.Problems{{File: dir, Text: "the process library cannot be read: " + osText(err)}}
 	}
 	var problems config.Problems
-	shared := transform.OpenShared(filepath.Join(dir, fragmentsFolder))
+	shared := transform.OpenShared(filepath.Join(dir, fragmentsFolder), register)
 	for _, l := range loadAll(dir, entries, std, shared) {
 		problems = append(problems, l.problems...)
 		p := l.process

@@ -55,7 +55,7 @@ func tiny(t *testing.T, changed map[string]string) (*Catalog, config.Problems, s
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
-	c, problems := Load(filepath.Join(dir, "services"), std)
+	c, problems := Load(filepath.Join(dir, "services"), std, nil)
 	return c, problems, dir
 }
 
@@ -92,7 +92,7 @@ func TestFragmentsAreReadWithTheMappings(t *testing.T) {
 	}
 	write(t, dir, map[string]string{"services/fragments/party/name.xml": strings.Replace(fragment, "f.name", "f.nmae", 1)})
 	std, _ := standard.Open(filepath.Join(dir, "standards"))
-	c, problems = Load(filepath.Join(dir, "services"), std)
+	c, problems = Load(filepath.Join(dir, "services"), std, nil)
 	if len(c.Processes()) != 0 {
 		t.Error("the changed fragment is not read")
 	}

@@ -98,6 +98,6 @@ func load() (err error) {
 	if problems.Failed() {
 		return problems
 	}
-	library.catalog, library.problems = catalog.Load("../../config/services", std)
+	library.catalog, library.problems = catalog.Load("../../config/services", std, nil)
 	return nil
 }

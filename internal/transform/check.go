@@ -45,6 +45,7 @@ func checkTemplate(file string, root *node, readable bool, model *xsd.Schema, st
 	c.element(root, decl)
 	if readable && len(c.problems) == 0 {
 		c.prove(root, decl, &facts{}, &facts{})
+		c.lookups(root)
 		c.proof.values = true
 	}
 	slices.SortStableFunc(c.proof.Open, func(a, b Open) int { return a.Line - b.Line })

@@ -125,7 +125,7 @@ func TestDirectIsTheMachine(t *testing.T) {
 		t.Fatal(err)
 	}
 	in := directScope()
-	in.lookups = &tables{dir: dir, shared: OpenShared(dir)}
+	in.lookups = &tables{dir: dir, shared: OpenShared(dir, nil)}
 	kinds := map[string]int{}
 	rapid.Check(t, func(t *rapid.T) {
 		for range 20 {

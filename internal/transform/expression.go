@@ -366,14 +366,17 @@ var implementations = map[string]func(args ...any) (any, error){
 		if err != nil {
 			return nil, err
 		}
-		from, ok := a[1].(map[string]any)
-		if t, own := a[1].(*table); own {
-			from, ok = t.values, true
-		}
-		if !ok {
+		var v any
+		var found bool
+		switch from := a[1].(type) {
+		case *table:
+			v, found = from.at(key)
+		case map[string]any:
+			v, found = from[key]
+		default:
 			return nil, valueError("lookup needs a table")
 		}
-		if v, ok := from[key]; ok {
+		if found {
 			return v, nil
 		}
 		if len(a) > 2 {

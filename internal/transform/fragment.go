@@ -10,20 +10,24 @@ import (
 	"sync"
 
 	"github.com/beevik/etree"
+
+	"weiche/internal/submission"
 )
 
 // Shared is what mappings have in common. It is safe for concurrent use.
 type Shared struct {
-	fragments string // the folder
+	fragments   string // the folder
+	authorities []submission.Authority
 
 	mu     sync.Mutex
 	tables map[string]*table // of lookups
 }
 
-// OpenShared gives mappings the fragments in a folder, which need not exist. What
-// is read once is kept: a new configuration has a Shared of its own.
-func OpenShared(fragments string) *Shared {
-	return &Shared{fragments: fragments, tables: map[string]*table{}}
+// OpenShared gives mappings the fragments in a folder, which need not exist, and
+// the register: the authorities of one configuration. What is read once is kept: a
+// new configuration has a Shared of its own.
+func OpenShared(fragments string, authorities []submission.Authority) *Shared {
+	return &Shared{fragments: fragments, authorities: authorities, tables: map[string]*table{}}
 }
 
 const maxFragments = 8 // inside of each other

@@ -21,7 +21,7 @@ func sharedOf(t testing.TB, fragments map[string]string) *Shared {
 			t.Fatal(err)
 		}
 	}
-	return OpenShared(dir)
+	return OpenShared(dir, nil)
 }
 
 // fragmentOf is one with a body that begins on line 2.

@@ -31,6 +31,16 @@ type table struct {
 	values map[string]any
 	all    []string // the values, each once
 	gaps   bool     // some key has none
+	areas  bool     // of the register: a key finds the row of the smallest area around it
+}
+
+// at is the value in a key's row.
+func (t *table) at(key string) (any, bool) {
+	if t.areas {
+		return t.around(key)
+	}
+	v, ok := t.values[key]
+	return v, ok
 }
 
 func newTable(name string, rows map[string]string) *table {
@@ -56,15 +66,15 @@ func (t *table) MarshalJSON() ([]byte, error) { return json.Marshal(t.name) }
 func (t *table) of(keys []string) []string {
 	var out []string
 	for _, k := range keys {
-		if v, _ := t.values[k].(string); v != "" {
-			out = append(out, v)
+		if v, ok := t.at(k); ok && v != "" {
+			out = append(out, v.(string))
 		}
 	}
 	return out
 }
 
-// tables are what lookups of one file have at hand: the standard's code lists, and
-// the tables beside the file.
+// tables are what lookups of one file have at hand: the standard's code lists, the
+// tables beside the file, and the register.
 type tables struct {
 	std    *standard.Standard
 	dir    string
@@ -73,7 +83,7 @@ type tables struct {
 
 // tableKinds are what stands in an expression for a table, with the number of
 // texts that name one.
-var tableKinds = map[string]int{"codelist": 3, "table": 2}
+var tableKinds = map[string]int{"codelist": 3, "table": 2, "register": 2}
 
 // tableOf is the table that a call names; nil where it is no call of that kind.
 func (r *rewriter) tableOf(n ast.Node) *table {
@@ -115,6 +125,9 @@ func (s *scope) tables() *tables {
 
 func (f *tables) open(kind string, words []string) (*table, error) {
 	name := fmt.Sprintf("%s(%s)", kind, strings.Join(words, ", "))
+	if kind == "register" {
+		return f.shared.register(name, words[0], words[1])
+	}
 	var at string // what it is kept under
 	var read func() (map[string]string, error)
 	if kind == "codelist" {
@@ -254,7 +267,8 @@ func (r *reading) looked(t *table, x *ast.CallNode) []domain {
 	if keys != nil {
 		values = t.of(keys)
 	}
-	out := []domain{{kind: domainFinite, values: values, text: t.name, loose: keys == nil}}
+	// The register is a Land's to change: what stands there refuses no mapping of all.
+	out := []domain{{kind: domainFinite, values: values, text: t.name, loose: keys == nil || t.areas}}
 	for _, other := range x.Arguments[2:] {
 		out = append(out, r.domains(other)...)
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"weiche/internal/submission"
 	"weiche/internal/transform/standard"
 )
 
@@ -54,7 +55,7 @@ func TestLookups(t *testing.T) {
 		"fragments/kind.xml": fragmentOf("k", `<t:title w:value="lookup(k, table('own.csv', 'name'))"/>`),
 		"fragments/own.csv":  "key,name\na,beside the fragment\n",
 	})
-	shared := OpenShared(filepath.Join(root, "fragments"))
+	shared := OpenShared(filepath.Join(root, "fragments"), testRegister)
 	for _, c := range lookupUses {
 		t.Run(c.name, func(t *testing.T) {
 			body := `<t:title w:value="` + c.body + `"/>`
@@ -101,6 +102,15 @@ func TestLookups(t *testing.T) {
 	})
 }
 
+// testRegister has one authority around another, and two for one area.
+var testRegister = []submission.Authority{
+	{ID: "kreis", Key: "bab:08115", Name: "Kreis", Region: "08115"},
+	{ID: "stadt", Key: "bab:08115003", Name: "Stadt", Region: "081150003003"},
+	{ID: "one", Key: "bab:08116", Name: "One", Region: "08116"},
+	{ID: "two", Key: "bab:08116001", Name: "Two", Region: "08116"},
+	{ID: "strasse", Key: "sbb:14", Name: "Landesamt", Region: "14"},
+}
+
 // lookupUses are expressions beside what a form makes of them.
 var lookupUses = []construct{
 	{"a code list", `lookup(form.kind, codelist('urn:test:colours', '2', 'name'))`, `{"kind":"b"}`, "Blue"},
@@ -112,6 +122,11 @@ var lookupUses = []construct{
 	{"an empty cell", `lookup(form.kind, table('kinds.csv', 'short'), '-')`, `{"kind":"b"}`, ""},
 	{"commas and quotes", `lookup(form.kind, table('comma.csv', 'name'), '-')`, `{"kind":"a"}`, `Say "A"`},
 	{"in a closure", `join(map(form.words, lookup(#, table('comma.csv', 'name'), '-')), '/')`, `{"words":["a","b"]}`, `Say "A"/-`},
+	{"the register", `lookup(submission.region, register('bab', 'name'))`, `{}`, "Stadt"},
+	{"the register, for the area around", `lookup(form.title, register('bab', 'kennung'))`, `{"title":"DE081150003999"}`, "08115"},
+	{"a region of which rules decide", `lookup(form.title, register('bab', 'name'), 'several')`, `{"title":"081160000"}`, "several"},
+	{"no region", `lookup(form.title, register('bab', 'name'), 'none')`, `{"title":"8115"}`, "none"},
+	{"another kind of authority", `lookup(form.title, register('sbb', 'region'))`, `{"title":"140000000000"}`, "14"},
 	{"beside the fragment", "", `{"kind":"a"}`, "beside the fragment"},
 }
 
@@ -137,6 +152,10 @@ func TestMistakesInLookups(t *testing.T) {
 		`lookup(form.kind, codelist('urn:test:colours', '3', 'name'))`:           "version 3, is not installed",
 		`lookup(form.kind, codelist('urn:test:colours', '2', 'nmae'))`:           `no column "nmae"; it has name, code`,
 		`lookup(form.kind, codelist('urn:test:colours', '2'))`:                   "3 constant texts",
+		`lookup(form.kind, register('bab', 'nmae'))`:                             `did you mean "name"?`,
+		`lookup(form.kind, register('bba', 'name'))`:                             `did you mean "bab"?`,
+		`lookup(form.kind, register('bab'))`:                                     "2 constant texts",
+		`register('bab', 'name')`:                                                "stands behind lookup's value",
 		`table('kinds.csv', 'name')`:                                             "stands behind lookup's value",
 		`default(form.kind, codelist('urn:test:colours', '2', 'name'))`:          "stands behind lookup's value",
 		`lookup(form.kind, tabel('kinds.csv', 'name'))`:                          `did you mean "table"?`,
@@ -144,7 +163,7 @@ func TestMistakesInLookups(t *testing.T) {
 		`lookup(form.kind, {'a': table('kinds.csv', 'name')})`:                   "stands behind lookup's value",
 		`form.kind == 'a' ? lookup(form.kin, table('kinds.csv', 'name')) : form`: `did you mean "kind"?`,
 	} {
-		m, problems := compileMapping(filepath.Join(root, "m", "m.xml"), []byte(wrap("<t:title\nw:value=\""+value+"\"/>")), std, testFormSchema(t), nil)
+		m, problems := compileMapping(filepath.Join(root, "m", "m.xml"), []byte(wrap("<t:title\nw:value=\""+value+"\"/>")), std, testFormSchema(t), OpenShared("", testRegister))
 		if m != nil || len(problems) == 0 || problems[0].Line != 4 || !strings.Contains(problems[0].Text, want) {
 			t.Errorf("%s\ngot %v, want line 4: …%s…", value, problems, want)
 		}
@@ -154,6 +173,7 @@ func TestMistakesInLookups(t *testing.T) {
 // What a lookup may come to is known: the rows of the keys that the form allows.
 func TestLookupsAreProven(t *testing.T) {
 	root, _ := lookups(t, map[string]string{"m/kinds.csv": "key,code,rest\na,x,1\nb,y,2\nc,z,\n"})
+	register := OpenShared("", testRegister)
 	std := standardOf(t, `<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema" targetNamespace="urn:test:v" xmlns="urn:test:v" elementFormDefault="qualified">
   <xs:element name="m"><xs:complexType><xs:sequence><xs:element name="kind" minOccurs="0"><xs:simpleType><xs:restriction base="xs:string"><xs:enumeration value="x"/><xs:enumeration value="y"/></xs:restriction></xs:simpleType></xs:element>
     <xs:element name="rest" type="xs:int" minOccurs="0"/></xs:sequence></xs:complexType></xs:element></xs:schema>`)
@@ -168,9 +188,20 @@ func TestLookupsAreProven(t *testing.T) {
 		{body: `<kind w:value="lookup(form.ab, table('kinds.csv', 'code'), 'w')"/>`, refused: `"w" is no value`},
 		{body: `<rest w:value="lookup(form.free, table('kinds.csv', 'rest'))"/>`},
 		{body: `<rest w:value="lookup(form.free, table('kinds.csv', 'code'))"/>`, open: `would not fit`},
+		{body: `<kind w:value="lookup('d', table('kinds.csv', 'code'))"/>`, refused: `"d" is in no row of table(kinds.csv, code)`},
+		{body: `<kind w:value="lookup('d', {'a': 'x'})"/>`, refused: `"d" is in no row of the table`},
+		{body: `<kind w:value="lookup(form.ab, {'c': 'x'})"/>`, refused: `"a" is in no row`},
+		{body: `<kind w:if="lookup('d', table('kinds.csv', 'code')) == 'x'">x</kind>`, refused: `"d" is in no row`},
+		{body: `<kind w:value="lookup(form.abc, {'a': 'x', 'b': 'y'})"/>`, open: `"c" would not be`},
+		{body: `<kind w:value="lookup(form.abc, {'a': 'x', 'b': 'y'}, 'x')"/>`},
+		{body: `<kind w:checked="an example" w:value="lookup('d', {'a': 'x'})"/>`, open: `an example`},
+		{body: `<rest w:value="lookup('14', register('bab', 'kennung'))"/>`, open: `"14" would not be`},
+		{body: `<rest w:value="lookup(form.free, register('bab', 'kennung'))"/>`},
+		{body: `<rest w:value="lookup(form.free, register('bab', 'name'))"/>`, open: `would not fit`},
+		{body: `<rest w:value="lookup('081150003003', register('bab', 'name'))"/>`, open: `would not fit`},
 	} {
 		raw := "<m xmlns=\"urn:test:v\" xmlns:w=\"urn:weiche:mapping:1\" w:unused=\"form\">\n" + c.body + "</m>"
-		m, problems := compileMapping(filepath.Join(root, "m", "m.xml"), []byte(raw), std, form, nil)
+		m, problems := compileMapping(filepath.Join(root, "m", "m.xml"), []byte(raw), std, form, register)
 		switch {
 		case c.refused != "":
 			if m != nil || len(problems) != 1 || !strings.Contains(problems[0].Text, c.refused) {
