@@ -107,8 +107,10 @@ func Load(dir string, std *standard.Installed, register []submission.Authority) 
 	}
 	var problems config.Problems
 	shared := transform.OpenShared(filepath.Join(dir, fragmentsFolder), register)
+	var mappings []string
 	for _, l := range loadAll(dir, entries, std, shared) {
 		problems = append(problems, l.problems...)
+		mappings = append(mappings, l.mappings...)
 		p := l.process
 		if p == nil {
 			continue
@@ -122,12 +124,27 @@ func Load(dir string, std *standard.Installed, register []submission.Authority) 
 		}
 		c.byService[p.Service], c.byID[p.ID] = p, p
 	}
-	return c, problems
+	return c, append(problems, c.unused(shared, mappings)...)
+}
+
+// unused warns of files that mappings may share and none does; what an example
+// expects is no table.
+func (c *Catalog) unused(shared *transform.Shared, mappings []string) config.Problems {
+	expected := map[string]bool{}
+	for _, p := range c.byID {
+		for _, e := range p.Examples {
+			for _, file := range e.Expected {
+				expected[file] = true
+			}
+		}
+	}
+	return slices.DeleteFunc(shared.Unused(mappings), func(p config.Problem) bool { return expected[p.File] })
 }
 
 // loaded is what came of one folder.
 type loaded struct {
 	process  *Process
+	mappings []string // their files, whatever became of them
 	problems config.Problems
 }
 
@@ -143,7 +160,7 @@ func loadAll(dir string, entries []os.DirEntry, std *standard.Installed, shared 
 		}
 		wg.Go(func() {
 			slots <- struct{}{}
-			all[i].process, all[i].problems = loadProcess(filepath.Join(dir, e.Name()), std, shared)
+			all[i] = loadProcess(filepath.Join(dir, e.Name()), std, shared)
 			<-slots
 		})
 	}
@@ -200,6 +217,7 @@ var (
 
 type loader struct {
 	file     string
+	mappings []string
 	dir      string
 	problems config.Problems
 }
@@ -238,12 +256,12 @@ func (l *loader) path(line int, what, name string) (string, bool) {
 	return filepath.Join(l.dir, filepath.FromSlash(name)), true
 }
 
-func loadProcess(dir string, std *standard.Installed, shared *transform.Shared) (*Process, config.Problems) {
+func loadProcess(dir string, std *standard.Installed, shared *transform.Shared) loaded {
 	l := &loader{file: filepath.Join(dir, processFile), dir: dir}
 	raw, err := os.ReadFile(l.file)
 	if err != nil {
 		l.fail(0, "it cannot be read: %s", osText(err))
-		return nil, l.problems
+		return l.refused()
 	}
 	lines := keyLines(raw)
 	var y processYAML
@@ -255,7 +273,7 @@ func loadProcess(dir string, std *standard.Installed, shared *transform.Shared) 
 		} else {
 			l.yaml(err)
 		}
-		return nil, l.problems
+		return l.refused()
 	}
 	p := &Process{
 		ID: y.ID, Dir: dir, Name: y.Name, Version: y.Version,
@@ -291,10 +309,12 @@ func loadProcess(dir string, std *standard.Installed, shared *transform.Shared) 
 		l.example(p, &y.Examples[i])
 	}
 	if l.problems.Failed() {
-		return nil, l.problems
+		return l.refused()
 	}
-	return p, l.problems
+	return loaded{p, l.mappings, l.problems}
 }
+
+func (l *loader) refused() loaded { return loaded{mappings: l.mappings, problems: l.problems} }
 
 func (l *loader) formats(p *Process, y *processYAML, line int, std *standard.Installed, shared *transform.Shared) {
 	if y.Formats.Kind != yaml.MappingNode || len(y.Formats.Content) == 0 {
@@ -325,6 +345,7 @@ func (l *loader) formats(p *Process, y *processYAML, line int, std *standard.Ins
 			l.fail(value.Line, "the mapping %q cannot be read: %s", value.Value, osText(err))
 			continue
 		}
+		l.mappings = append(l.mappings, file)
 		s, installed := std.Get(f.Standard, f.Version)
 		if !installed {
 			p.Missing[f] = f.Standard + "/" + f.Version

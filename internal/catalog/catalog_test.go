@@ -79,6 +79,36 @@ func TestMissingStandardIsAWarningAndRefusesOnlyItsFormat(t *testing.T) {
 	}
 }
 
+// What no mapping uses is named, and nothing is refused for it. A mapping whose
+// standard is not installed counts, and what an example expects is no table.
+func TestUnusedFragmentsAndTablesAreNamed(t *testing.T) {
+	fragment := func(body string) string {
+		return `<w:fragment xmlns:w="urn:weiche:mapping:1" xmlns:t="urn:t" parameters="f">` + body + `</w:fragment>`
+	}
+	c, problems, dir := tiny(t, map[string]string{
+		"services/tiny/m.xml":         strings.Replace(tinyMapping, `<t:name w:value="form.name"/>`, `<w:include fragment="a" f="form"/>`, 1),
+		"services/fragments/a.xml":    fragment(`<w:include fragment="p/b" f="f"/>`),
+		"services/fragments/p/b.xml":  fragment(`<t:name w:value="lookup(f.name, table('b.csv', 'x'), '-')"/>`),
+		"services/fragments/p/b.csv":  "k,x\na,A\n",
+		"services/fragments/p/c.csv":  "k,x\na,A\n",
+		"services/fragments/none.xml": fragment(`<w:include fragment="only" f="f"/>`),
+		"services/fragments/only.xml": fragment(""),
+		"services/tiny/own.csv":       "k,x\na,A\n",
+	})
+	if problems.Failed() || len(c.Processes()) != 1 {
+		t.Fatal(problems)
+	}
+	var got []string
+	for _, p := range problems {
+		if name, ok := strings.CutPrefix(p.File, filepath.Join(dir, "services")+"/"); ok && strings.HasPrefix(p.Text, "no mapping uses") && p.Severity == config.Warning && p.Line == 1 {
+			got = append(got, name)
+		}
+	}
+	if want := "fragments/none.xml fragments/only.xml fragments/p/c.csv tiny/own.csv"; strings.Join(got, " ") != want {
+		t.Errorf("got %v, want %s", got, want)
+	}
+}
+
 // A fragment belongs to the processes that use it: read with them, and again with
 // the next configuration.
 func TestFragmentsAreReadWithTheMappings(t *testing.T) {

@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -29,10 +30,11 @@ func (e *env) mappingCheck() *cobra.Command {
 		Short: "Say what is proven of the mappings, what each message is checked for, what is refused",
 		Long: `Say of each mapping how many rules are proven for every form its schema accepts,
 which are left to the check of each message and why, and what is refused with
-file and line. Exit code 1 when something is refused.`,
+file and line. What it warns of, such as a fragment that no mapping uses, refuses
+nothing. Exit code 1 when something is refused.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, a []string) error {
-			_, lib, problems := e.everything()
+			cfg, lib, problems := e.everything()
 			if lib == nil {
 				fmt.Fprintln(e.err, problems)
 				return exit{1}
@@ -45,9 +47,17 @@ file and line. Exit code 1 when something is refused.`,
 					}
 				}
 			}
+			// Of one service's mappings, the others' warnings are noise.
+			services := filepath.Join(cfg.Dir, "services") + string(filepath.Separator)
+			if list := chosen(lib, a); len(a) > 0 && len(list) > 0 {
+				services += list[0].ID + string(filepath.Separator)
+			}
+			warnings := slices.DeleteFunc(slices.Clone(problems), func(p config.Problem) bool {
+				return p.Severity != config.Warning || !strings.HasPrefix(p.File, services)
+			})
 			refused := slices.DeleteFunc(problems, func(p config.Problem) bool { return p.Severity != config.Error })
-			if !e.printed(map[string]any{"mappings": proven, "refused": refused}) {
-				e.provenInWords(proven, refused)
+			if !e.printed(map[string]any{"mappings": proven, "warnings": warnings, "refused": refused}) {
+				e.provenInWords(proven, warnings, refused)
 			}
 			if len(refused) > 0 {
 				return exit{1}
@@ -57,12 +67,15 @@ file and line. Exit code 1 when something is refused.`,
 	}
 }
 
-func (e *env) provenInWords(proven []provenMapping, refused config.Problems) {
+func (e *env) provenInWords(proven []provenMapping, warnings, refused config.Problems) {
 	for _, m := range proven {
 		fmt.Fprintf(e.out, "%s as %s: proven %d, checked per message %d\n", m.Process, m.Format, m.Proven, len(m.Open))
 		for _, o := range m.Open {
 			fmt.Fprintf(e.out, "  %s: %s\n    %s\n", lineOf(o.Line, o.Fragment), o.Rule, o.Reason)
 		}
+	}
+	for _, p := range warnings {
+		fmt.Fprintln(e.out, p)
 	}
 	for _, p := range refused {
 		fmt.Fprintf(e.out, "refused: %s\n", p)
