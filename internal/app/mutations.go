@@ -39,7 +39,7 @@ type MutationFound struct {
 
 // Mutate changes the examples of a process at the bounds of what its form's
 // schema allows, up to most times each, and tries every format that has a
-// mapping. It ends early with the context.
+// mapping; then what stands around the form. It ends early with the context.
 func (l *Library) Mutate(ctx context.Context, p *catalog.Process, most int) []Mutated {
 	var out []Mutated
 	var formats []submission.Format
@@ -53,6 +53,7 @@ func (l *Library) Mutate(ctx context.Context, p *catalog.Process, most int) []Mu
 		if err != nil || len(violations) > 0 {
 			continue // the example itself is told to be wrong
 		}
+		around := envelopes(in)
 		all, count := p.Schema.Mutations(in.Form, func(form any) bool { return len(p.ValidateForm(form)) == 0 }, most)
 		for n, m := range all {
 			if ctx.Err() != nil {
@@ -75,8 +76,12 @@ func (l *Library) Mutate(ctx context.Context, p *catalog.Process, most int) []Mu
 			}
 		}
 		if ctx.Err() == nil {
-			for i := range out {
+			for i, f := range formats {
 				out[i].Untried += count - len(all)
+				for _, c := range around {
+					out[i].Tried++
+					l.judge(p.Mappings[f], c.in, f, MutationFound{Example: e.Name, Pointer: c.pointer, Kind: c.kind}, &out[i])
+				}
 			}
 		}
 	}

@@ -56,7 +56,7 @@ func holed(t *testing.T, title, mark string) (*Library, *catalog.Process) {
 		"services/probe/form.schema.json": `{"type": "object", "required": ["title"], "additionalProperties": false, "properties": {
 			"title": {"type": "string", "minLength": 1, "maxLength": 20, "pattern": "^[a-z]+$"}, "note": {"type": "string", "maxLength": 5}}}`,
 		"services/probe/only.json": `{"publicService": {"identifier": "urn:de:fim:leika:leistung:99012008001000"}, "region": "DE081150003003", "data": {"title": "kurz", "note": "x"}}`,
-		"services/probe/m.xml": `<h:m xmlns:h="urn:test:hole" xmlns:w="urn:weiche:mapping:1" w:unused="form.note">` +
+		"services/probe/m.xml": `<h:m xmlns:h="urn:test:hole" xmlns:w="urn:weiche:mapping:1" w:unused="form">` +
 			"<title " + title + "/>" + mark + "</h:m>",
 	} {
 		file := filepath.Join(dir, name)
@@ -99,16 +99,28 @@ func TestMutationsFindPlantedHoles(t *testing.T) {
 	}
 }
 
+// What a mapping reads beside the form is changed too.
+func TestMutationsChangeTheEnvelope(t *testing.T) {
+	lib, p := holed(t, `w:value="default(submission.senderReference, 'none')" w:checked="references are short"`, "")
+	for _, f := range lib.Mutate(t.Context(), p, 1000)[0].Door {
+		if f == (MutationFound{"only", "/additionalReferenceInfo/senderReference", "the longest", "schema-invalid"}) {
+			return
+		}
+	}
+	t.Error("a reference too long for the message is not found")
+}
+
 // Number and time are bounded, and what was not tried is said.
 func TestMutationsAreBounded(t *testing.T) {
 	lib, p := holed(t, `w:value="form.title" w:checked="titles are short"`, "")
 	all := lib.Mutate(t.Context(), p, 1000)[0]
-	if few := lib.Mutate(t.Context(), p, 3)[0]; few.Tried != 3 || few.Untried != all.Tried-3 {
+	const around = 4 // changes outside of the form, of an example without files
+	if few := lib.Mutate(t.Context(), p, 3)[0]; few.Tried != 3+around || few.Untried != all.Tried-few.Tried {
 		t.Errorf("got %+v of %d", few, all.Tried)
 	}
 	over, stop := context.WithCancel(t.Context())
 	stop()
-	if none := lib.Mutate(over, p, 3)[0]; none.Tried != 0 || none.Untried != all.Tried {
+	if none := lib.Mutate(over, p, 3)[0]; none.Tried != 0 || none.Untried != all.Tried-around {
 		t.Errorf("got %+v of %d", none, all.Tried)
 	}
 }

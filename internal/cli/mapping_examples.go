@@ -32,7 +32,8 @@ expected one. Standards that are not installed are skipped by name.
 Then the examples are changed at the bounds of the form's schema, one place at a
 time: optional fields left out (and all at once), lists empty and at their
 longest, texts at their longest and shortest, composed letters of DIN 91379,
-every value of an enumeration. Each must be refused by the form's schema, refused
+every value of an enumeration; then what stands around the form: files, their
+names and media types, the optional parts. Each must be refused by the form's schema, refused
 at the portals' door by a named rule, or give a valid message. What the door
 refuses is listed: the form could have said it. Anything else is a fault of the
 mapping. Field and kind are printed, no values.`,

@@ -93,17 +93,12 @@ func replaced(v any, at []string, value any) any {
 func (m *mutator) place(v any, nodes []*formNode, at []string) {
 	switch x := v.(type) {
 	case map[string]any:
-		for _, name := range memberNames(nodes) {
-			inner, there := x[name]
-			if !there {
-				continue
-			}
-			here := append(slices.Clip(at), name)
-			if !requires(nodes, name) {
+		eachMember(x, nodes, at, func(inner any, nodes []*formNode, here []string, needed bool) {
+			if !needed {
 				m.add(here, "left out", nil)
 			}
-			m.place(inner, member(nodes, name), here)
-		}
+			m.place(inner, nodes, here)
+		})
 	case []any:
 		m.list(x, nodes, at)
 	case string:
@@ -116,6 +111,15 @@ func (m *mutator) place(v any, nodes []*formNode, at []string) {
 		}
 	case bool:
 		m.add(at, "the other of true and false", !x)
+	}
+}
+
+// eachMember visits the members that are there, in the schema's order.
+func eachMember(x map[string]any, nodes []*formNode, at []string, visit func(inner any, nodes []*formNode, here []string, needed bool)) {
+	for _, name := range memberNames(nodes) {
+		if inner, there := x[name]; there {
+			visit(inner, member(nodes, name), append(slices.Clip(at), name), requires(nodes, name))
+		}
 	}
 }
 
@@ -301,20 +305,15 @@ func (m *mutator) bare(form any, nodes []*formNode, at []string, accepts func(an
 	strip = func(v any, nodes []*formNode, at []string) {
 		switch x := v.(type) {
 		case map[string]any:
-			for _, name := range memberNames(nodes) {
-				inner, there := x[name]
-				if !there {
-					continue
-				}
-				here := append(slices.Clip(at), name)
-				if !requires(nodes, name) {
+			eachMember(x, nodes, at, func(inner any, nodes []*formNode, here []string, needed bool) {
+				if !needed {
 					if less := replaced(now, here, nil); accepts(less) {
 						now, changed = less, true
-						continue
+						return
 					}
 				}
-				strip(inner, member(nodes, name), here)
-			}
+				strip(inner, nodes, here)
+			})
 		case []any:
 			for i, item := range x {
 				strip(item, itemsOf(nodes), append(slices.Clip(at), strconv.Itoa(i)))
