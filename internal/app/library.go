@@ -182,6 +182,7 @@ func (l *Library) input(j dispatch.Job) (*catalog.Process, transform.Input, erro
 		Submission: transform.SubmissionInput{ID: j.Meta.ID, CaseID: j.Meta.CaseID, Service: j.Meta.Service, Region: j.Meta.Region,
 			AcceptedAt: j.Meta.AcceptedAt, Test: j.Meta.Test},
 		Portal: transform.PortalInput{Key: j.Portal.Key, Name: j.Portal.Name}, Authority: j.Authority,
+		Open: j.Open, Outline: j.Outline,
 	}, nil
 }
 

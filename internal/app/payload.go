@@ -65,6 +65,16 @@ func (p payload) Open(ctx context.Context, m submission.Meta, value []byte) (*su
 	return p.envelope(ctx, box, key)
 }
 
+// OpenFile implements dispatch.Payload. The bytes are verified as they are read,
+// as an adapter's are.
+func (p payload) OpenFile(ctx context.Context, m submission.Meta, value []byte, a submission.Attachment) (io.ReadCloser, error) {
+	_, key, err := p.box(ctx, m, value)
+	if err != nil {
+		return nil, err
+	}
+	return p.vault.OpenFile(ctx, key, a.Blob, a.Hash.Content)
+}
+
 func (p payload) envelope(ctx context.Context, box *seal.Box, key *seal.DataKey) (*submission.Envelope, error) {
 	plain, err := p.vault.Section(ctx, key, box, sectionSubmission)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -235,6 +236,9 @@ func newRound(t *testing.T, lib *Library, p *catalog.Process) *round {
 			Meta:     submission.Meta{ID: uuid.New(), CaseID: uuid.New(), Service: p.Service, Region: in.Submission.Region, Land: "08", AcceptedAt: time.Now()},
 			Envelope: in.Envelope, Authority: in.Authority, Portal: submission.Authority{Key: in.Portal.Key, Name: in.Portal.Name},
 			MessageID: uuid.New(), CreatedAt: time.Now(),
+			Open: func(a submission.Attachment) (io.ReadCloser, error) {
+				return io.NopCloser(strings.NewReader(strings.Repeat("%", int(a.Size)))), nil
+			},
 		},
 		schema: schema, check: jsonvalid.Compile(schema),
 	}

@@ -48,6 +48,7 @@ func (l *Library) dryRun(m *transform.Mapping, in transform.Input, j dispatch.Jo
 	if m.Settled() && in.Portal.Key != "" && in.Portal.Name != "" {
 		return nil
 	}
+	in.Outline = true // a file's content changes nothing of the verdict
 	xml, err := m.Apply(in)
 	if err != nil {
 		return unmapped(m, in, err)
@@ -78,6 +79,16 @@ func unmapped(m *transform.Mapping, in transform.Input, err error) []intake.Faul
 	var f *fault.Error
 	if !errors.As(err, &f) || f.Reason != fault.ReasonMappingFailed {
 		return nil
+	}
+	if all := transform.Refusals(err); len(all) > 0 {
+		out := make([]intake.Fault, len(all))
+		for i, r := range all {
+			out[i] = intake.Fault{Pointer: r.Pointer(), Text: intake.Text{
+				EN: fmt.Sprintf("Rule %s of %s: %s.", r.Rule, m.Standard.Key(), r.EN),
+				DE: fmt.Sprintf("Regel %s von %s: %s", r.Rule, m.Standard.Key(), r.DE),
+			}}
+		}
+		return out
 	}
 	_, trace, _ := m.Trace(in)
 	text := intake.Text{

@@ -8,12 +8,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/google/uuid"
 
+	"weiche/internal/fault"
 	"weiche/internal/submission"
 	"weiche/internal/transform"
 	"weiche/internal/transform/standard"
@@ -94,6 +96,7 @@ func (p *Process) ExampleInput(e Example) (transform.Input, []Violation, error) 
 			return transform.Input{}, nil, errors.New("the example's caseId is not a UUID")
 		}
 	}
+	contents := map[string][]byte{}
 	for i := range env.Attachments {
 		a := &env.Attachments[i]
 		if a.Content == "" {
@@ -110,6 +113,7 @@ func (p *Process) ExampleInput(e Example) (transform.Input, []Violation, error) 
 			return transform.Input{}, nil, fmt.Errorf("attachment %d: the hash is not the content's, which is %s", i, want)
 		}
 		a.Size, a.Content = int64(len(content)), ""
+		contents[a.AttachmentID] = content
 	}
 	var form any
 	d = json.NewDecoder(bytes.NewReader(env.Data))
@@ -124,6 +128,13 @@ func (p *Process) ExampleInput(e Example) (transform.Input, []Violation, error) 
 			ID: id, CaseID: caseID, Service: service, Region: region, AcceptedAt: exampleTime, Test: env.Test,
 		},
 		Portal: e.Portal, Authority: e.Authority, Attachments: env.Attachments,
+		Open: func(a submission.Attachment) (io.ReadCloser, error) {
+			content, ok := contents[a.AttachmentID]
+			if !ok {
+				return nil, fault.New(fault.Permanent, fault.ReasonMappingFailed, "the message carries a file whose content the example does not have")
+			}
+			return io.NopCloser(bytes.NewReader(content)), nil
+		},
 	}, p.ValidateForm(form), nil
 }
 

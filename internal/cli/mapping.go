@@ -216,7 +216,10 @@ func (e *env) explain(p *catalog.Process, format string, in transform.Input, val
 			continue // the mapping's own words
 		}
 		fmt.Fprintf(e.out, "%s → %s (%s)\n", from, o.Path, lineOf(o.Line, o.Fragment))
-		if values && len(o.Fields) == 1 {
+		switch {
+		case o.Content != "":
+			fmt.Fprintf(e.out, "    %s\n", o.Content)
+		case values && len(o.Fields) == 1:
 			fmt.Fprintf(e.out, "    %v\n", valueAt(posted, o.Fields[0]))
 		}
 	}

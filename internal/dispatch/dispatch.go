@@ -11,6 +11,7 @@ package dispatch
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"maps"
 	"sync"
@@ -83,12 +84,20 @@ type Job struct {
 	Format    submission.Format
 	MessageID uuid.UUID
 	CreatedAt time.Time
+	// Open returns the plain bytes of a file of the submission, the caller's to
+	// close; nil with Outline.
+	Open func(submission.Attachment) (io.ReadCloser, error)
+	// Outline is set of what is not stored yet: the message is only to be judged.
+	Outline bool
 }
 
 // Payload opens a submission and seals a message beside it.
 type Payload interface {
 	// Open returns the envelope in a sealed submission record.
 	Open(ctx context.Context, m submission.Meta, value []byte) (*submission.Envelope, error)
+	// OpenFile returns the plain bytes of one of the envelope's attachments, the
+	// caller's to close.
+	OpenFile(ctx context.Context, m submission.Meta, value []byte, a submission.Attachment) (io.ReadCloser, error)
 	// WithXML returns the record value of the delivery: the sealed submission
 	// with the sealed message beside it.
 	WithXML(ctx context.Context, m submission.Meta, value, xml []byte) ([]byte, error)

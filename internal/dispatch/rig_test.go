@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -200,6 +201,14 @@ func (p sealed) Open(ctx context.Context, m submission.Meta, value []byte) (*sub
 	}
 	e := &submission.Envelope{}
 	return e, json.Unmarshal(plain, e)
+}
+
+func (p sealed) OpenFile(ctx context.Context, m submission.Meta, value []byte, a submission.Attachment) (io.ReadCloser, error) {
+	_, key, err := p.open(ctx, m, value)
+	if err != nil {
+		return nil, err
+	}
+	return p.vault.OpenFile(ctx, key, a.Blob, a.Hash.Content)
 }
 
 func (p sealed) WithXML(ctx context.Context, m submission.Meta, value, xml []byte) ([]byte, error) {

@@ -51,7 +51,7 @@ func (s *Stage) Plan(m submission.Meta, env *submission.Envelope) []Job {
 	}
 	jobs := make([]Job, len(d.Deliveries))
 	for i, p := range d.Deliveries {
-		jobs[i] = w.job(d, p, env)
+		jobs[i] = w.job(context.Background(), d, p, env) // of no record: nothing is opened
 	}
 	return jobs
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"runtime/debug"
 	"slices"
@@ -228,7 +229,7 @@ func (w *work) xml(ctx context.Context, d *submission.Decision, p submission.Pla
 		w.env = env
 	}
 	began := time.Now()
-	xml, err := w.write(w.job(d, p, w.env))
+	xml, err := w.write(w.job(ctx, d, p, w.env))
 	if err != nil {
 		return nil, err
 	}
@@ -236,13 +237,20 @@ func (w *work) xml(ctx context.Context, d *submission.Decision, p submission.Pla
 	return xml, nil
 }
 
-// job is what one delivery's message is written from.
-func (w *work) job(d *submission.Decision, p submission.PlannedDelivery, env *submission.Envelope) Job {
+// job is what one delivery's message is written from. What has no record yet is
+// outlined.
+func (w *work) job(ctx context.Context, d *submission.Decision, p submission.PlannedDelivery, env *submission.Envelope) Job {
 	portal, ok := w.cat.Portal(w.meta.Portal)
 	if !ok {
 		portal = submission.Authority{Name: w.meta.Portal}
 	}
-	return Job{Meta: w.meta, Envelope: env, Authority: d.Authority, Portal: portal, Format: p.Format, MessageID: p.ID, CreatedAt: w.now()}
+	j := Job{Meta: w.meta, Envelope: env, Authority: d.Authority, Portal: portal, Format: p.Format, MessageID: p.ID, CreatedAt: w.now(), Outline: w.rec == nil}
+	if w.rec != nil {
+		j.Open = func(a submission.Attachment) (io.ReadCloser, error) {
+			return w.payload.OpenFile(ctx, w.meta, w.rec.Value, a)
+		}
+	}
+	return j
 }
 
 // write maps and validates. One form must not stop the others: a panic is a

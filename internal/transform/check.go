@@ -43,6 +43,7 @@ func checkTemplate(file string, root *node, readable bool, model *xsd.Schema, st
 		return c.proof, c.problems
 	}
 	c.element(root, decl)
+	c.untyped(root)
 	if readable && len(c.problems) == 0 {
 		c.prove(root, decl, &facts{}, &facts{})
 		c.lookups(root)
@@ -81,6 +82,11 @@ func (c *prover) element(n *node, decl *xsd.Element) {
 	}
 	t := c.typeFor(n, decl)
 	c.attributes(n, t)
+	if n.inline != nil {
+		if c.inline(n, decl, t); !t.Kind.HasText() {
+			return // said already
+		}
+	}
 	if isAny(t) {
 		return
 	}

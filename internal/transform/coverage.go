@@ -8,7 +8,8 @@ import (
 )
 
 // Gap is an optional element of the standard that a mapping leaves out although
-// the form has fields of such a name.
+// the form has fields of such a name, or that a file of the submission could
+// stand in (w:inline).
 type Gap struct {
 	Line     int      `json:"line"`               // of the element in the mapping that it would stand in
 	Fragment string   `json:"fragment,omitempty"` // and line of that element, where it stands in one
@@ -67,10 +68,19 @@ func (c *coverage) element(n *node, decl *xsd.Element, path string) {
 		if written[q] {
 			continue
 		}
-		if fields := c.like(q.local); len(fields) > 0 {
+		fields := c.like(q.local)
+		if takesFiles(known[q].Type) {
+			fields = append(fields, "attachments")
+		}
+		if len(fields) > 0 {
 			c.gaps = append(c.gaps, Gap{Line: n.line.use(), Fragment: n.line.fragment(), Path: path, Element: q.local, Fields: fields})
 		}
 	}
+}
+
+// takesFiles says that elements of the type can carry a file.
+func takesFiles(t *xsd.Type) bool {
+	return t.Kind.HasText() && t.Simple != nil && t.Simple.Variety == xsd.Atomic && t.Simple.Builtin == "base64Binary"
 }
 
 // like are the fields whose name says the same as an element's.

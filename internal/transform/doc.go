@@ -6,7 +6,8 @@
 // it; Apply writes bytes directly, and ApplyTree builds the same message with
 // etree so that a test can compare the two.
 //
-// The package knows no Kafka and no HTTP: a function in, a value out. It
-// refuses to repeat a form's value in an error text. Standards and the check of
+// The package knows no Kafka and no HTTP: a function in, a value out. What a
+// message carries of a submission's files it reads by a function of its caller's.
+// It refuses to repeat a form's value in an error text. Standards and the check of
 // a message are package standard's.
 package transform

@@ -3,6 +3,7 @@ package transform
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"time"
@@ -33,6 +34,13 @@ type Input struct {
 	Authority  submission.Authority
 	// Attachments have SHA-512 and size; where nil, those of the envelope count.
 	Attachments []submission.Attachment
+	// Open returns the plain bytes of one of them, the caller's to close. Only what
+	// w:inline writes is opened; its faults come back from Apply as they are.
+	Open func(submission.Attachment) (io.ReadCloser, error)
+	// Outline leaves files closed: the message has a few bytes in place of each, or
+	// as many where its type bounds them. It passes or breaks the same rules, and
+	// is for finding that out, never for sending.
+	Outline bool
 }
 
 // MessageInput identifies the message.
@@ -57,9 +65,16 @@ type PortalInput struct {
 	Name string
 }
 
+func (in *Input) attachments() []submission.Attachment {
+	if in.Attachments == nil && in.Envelope != nil {
+		return in.Envelope.Attachments
+	}
+	return in.Attachments
+}
+
 // environment builds the variables of the expressions.
 func (m *Mapping) environment(in Input) map[string]any {
-	attachments := in.Attachments
+	attachments := in.attachments()
 	sub := map[string]any{
 		"id": in.Submission.ID.String(), "caseId": in.Submission.CaseID.String(),
 		"service": string(in.Submission.Service), "serviceURN": in.Submission.Service.URN(),
@@ -72,9 +87,6 @@ func (m *Mapping) environment(in Input) map[string]any {
 		sub["acceptedAt"] = in.Submission.AcceptedAt.In(berlin).Format(dateTimeLayout)
 	}
 	if e := in.Envelope; e != nil {
-		if attachments == nil {
-			attachments = e.Attachments
-		}
 		sub["trustLevel"] = e.TrustLevel
 		if a := e.AdditionalReferenceInfo; a != nil {
 			sub["applicationDate"] = a.ApplicationDate
@@ -111,6 +123,7 @@ const (
 	opOpened               // the start tag's end
 	opText                 // constant text
 	opValue                // text with expressions in it
+	opInline               // a file's content
 	opEnd                  // the element's end, or its undoing
 	opData                 // generic groups and fields
 	opLet                  // a name for a value
@@ -223,7 +236,10 @@ func (p *program) element(n *node) {
 		p.emit(op{code: opAttr, node: n, attr: a, value: a.value, bytes: []byte(" " + a.tag + `="`)})
 	}
 	p.emit(op{code: opOpened, node: n})
-	if n.value != nil {
+	switch {
+	case n.inline != nil:
+		p.emit(op{code: opInline, node: n, expr: n.inline.expr})
+	case n.value != nil:
 		if c, ok := n.value.constant(); ok {
 			escaped, _ := appendText(nil, c)
 			p.emit(op{code: opText, node: n, bytes: escaped, name: c})
@@ -244,6 +260,8 @@ type sink interface {
 	attr(o *op, value string) error
 	opened()
 	text(o *op, s string) error // o is set for constant text
+	// file writes so many bytes of content, that of the i-th file, as base64.
+	file(i int, a submission.Attachment, content io.Reader, size int64) error
 	end(o *op, empty bool)
 	undo()
 	// data writes a generic element's start tag; fields are closed with text.
@@ -257,6 +275,8 @@ type byteSink struct {
 	buf   []byte
 	marks []int
 	tags  []string // of generic elements
+	files int      // bytes of base64 among buf
+	rest  int      // what the rest of the message may take
 }
 
 func (s *byteSink) start(o *op) {
@@ -478,6 +498,7 @@ type run struct {
 	out   sink
 	loops []loop
 	open  []openElement
+	files files
 	trace *tracer // nil but for Trace
 }
 
@@ -497,12 +518,13 @@ var runs = sync.Pool{New: func() any { return &run{} }}
 // *fault.Error, permanent, mapping-failed; they name the place in the mapping
 // and never a value.
 func (m *Mapping) Apply(in Input) ([]byte, error) {
-	out := &byteSink{buf: make([]byte, 0, max(4096, int(m.lastSize.Load())*5/4)), marks: make([]int, 0, 16)}
+	room := max(4096, int(m.lastSize.Load())*5/4)
+	out := &byteSink{buf: make([]byte, 0, room), marks: make([]int, 0, 16), rest: room}
 	out.buf = append(out.buf, xmlDeclaration...)
 	if err := m.run(in, out); err != nil {
 		return nil, err
 	}
-	m.lastSize.Store(int64(len(out.buf)))
+	m.lastSize.Store(int64(len(out.buf) - out.files))
 	return out.buf, nil
 }
 
@@ -523,6 +545,7 @@ func (m *Mapping) run(in Input, out sink) (err error) {
 	r, _ := runs.Get().(*run)
 	*r = run{m: m, env: m.environment(in), out: out, loops: r.loops[:0], open: r.open[:0]}
 	r.trace, _ = out.(*tracer)
+	r.files = files{list: in.attachments(), open: in.Open, outline: in.Outline || r.trace != nil, collect: in.Outline}
 	r.vm.MemoryBudget = memoryBudget
 	at := -1
 	defer func() {
@@ -535,7 +558,11 @@ func (m *Mapping) run(in Input, out sink) (err error) {
 		*r = run{loops: r.loops[:0], open: r.open[:0]}
 		runs.Put(r)
 	}()
-	return r.execute(&at)
+	err = r.execute(&at)
+	if len(r.files.refused) > 0 {
+		return m.failed(r.files.first, r.files.refused)
+	}
+	return err
 }
 
 func (m *Mapping) place(at int) string {
@@ -556,8 +583,15 @@ func (m *Mapping) place(at int) string {
 func (m *Mapping) failed(at int, err error) error {
 	text := "the value cannot be written"
 	var ve valueError
-	if errors.As(err, &ve) {
+	var told *fault.Error // by what opens files
+	switch {
+	case errors.As(err, &ve):
 		text = string(ve)
+	case len(Refusals(err)) > 0:
+		first := Refusals(err)[0]
+		return fault.Wrap(err, fault.Permanent, fault.ReasonMappingFailed, "%s: %s (%s)", m.place(at), first.EN, first.Rule)
+	case errors.As(err, &told):
+		return told
 	}
 	return fault.New(fault.Permanent, fault.ReasonMappingFailed, "%s: %s", m.place(at), text)
 }
@@ -576,7 +610,7 @@ func (r *run) execute(at *int) error {
 		}
 		switch o.code {
 		case opStart:
-			if r.out.size() > maxMessageBytes {
+			if r.out.size()+r.files.left > maxMessageBytes {
 				return r.m.failed(pc, valueError("the message is larger than allowed"))
 			}
 			r.out.start(o)
@@ -607,6 +641,18 @@ func (r *run) execute(at *int) error {
 				if err := r.out.text(nil, s); err != nil {
 					return r.m.failed(pc, err)
 				}
+				r.content()
+			}
+		case opInline:
+			v, err := r.eval(o.expr)
+			var some bool
+			if err == nil {
+				some, err = r.inline(pc, o, v)
+			}
+			if err != nil {
+				return r.m.failed(pc, err)
+			}
+			if some {
 				r.content()
 			}
 		case opEnd:

@@ -19,6 +19,10 @@ func (c *prover) proveText(n *node, decl *xsd.Element, t *xsd.Type) {
 			c.values(n, n.line, what, verdict{refused: "", is: true})
 		}
 	}
+	if n.inline != nil {
+		c.rule(n, what+" is "+n.inline.words(), reasonOf(n, "files are no part of the form"))
+		return
+	}
 	if n.value == nil {
 		return
 	}

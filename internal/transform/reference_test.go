@@ -17,7 +17,7 @@ func TestTheReferenceIsWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	var examples strings.Builder
-	for _, c := range slices.Concat(constructs, fragmentUses, lookupUses) {
+	for _, c := range slices.Concat(constructs, fragmentUses, lookupUses, inlineUses) {
 		examples.WriteString(wrap(c.body) + "\n")
 	}
 	examples.WriteString(fragmentOf("", ""))

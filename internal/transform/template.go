@@ -45,7 +45,7 @@ const (
 // The language's elements and directives.
 var (
 	elements       = []string{"group", "choose", "when", "otherwise", "data", "include", "fragment"}
-	directiveNames = []string{"for", "let", "if", "value", "required", "keep", "checked", "unused"}
+	directiveNames = []string{"for", "let", "if", "value", "inline", "max", "types", "required", "keep", "checked", "unused"}
 )
 
 // node is one element of a mapping: of the target, or of the language.
@@ -63,7 +63,8 @@ type node struct {
 	eachScope *scope // that of its item
 	lets      []letting
 	cond      *expression // w:if
-	value     *template   // w:value or text
+	value     *template   // w:value, text, or what w:inline names
+	inline    *inlining
 	keep      bool
 	required  bool
 	checked   string      // why what is not proven of it is left to the check of each message
@@ -465,6 +466,10 @@ func (r *reader) element(el *etree.Element, in *scope, parent *node) *node {
 			n.value = &template{line: r.mark(lineOf(valueKey)), parts: []templatePart{{expr: e}}}
 		}
 	}
+	r.inline(n, take, lineOf, in)
+	if hasValue && n.inline != nil {
+		r.problem(lineOf(valueKey), "<%s> has both w:value and w:inline", n.tag)
+	}
 	for key, a := range directives {
 		r.problem(lineOf(a.FullKey()), "the language has no directive w:%s%s", key, hint(key, directiveNames))
 	}
@@ -533,14 +538,14 @@ func (r *reader) element(el *etree.Element, in *scope, parent *node) *node {
 			r.problem(p.line, "w:%s cannot hold text", el.Tag)
 		case len(n.children) > 0:
 			r.problem(p.line, "<%s> has both text and elements; put the text into an element of its own", n.tag)
-		case hasValue:
-			r.problem(p.line, "<%s> has both w:value and text", n.tag)
+		case hasValue, n.inline != nil:
+			r.problem(p.line, "<%s> has both w:value or w:inline and text", n.tag)
 		default:
 			n.value = r.template(s, p.line, in)
 		}
 	}
-	if hasValue && len(n.children) > 0 {
-		r.problem(p.line, "<%s> has both w:value and elements", n.tag)
+	if (hasValue || n.inline != nil) && len(n.children) > 0 {
+		r.problem(p.line, "<%s> has both w:value or w:inline and elements", n.tag)
 	}
 	if n.kind == nodeData && len(n.children) > 0 {
 		r.problem(p.line, "w:data holds nothing")

@@ -18,6 +18,9 @@ type Origin struct {
 	Fields []string `json:"fields,omitempty"`
 	// From is the expression as written; "" for w:data.
 	From string `json:"from,omitempty"`
+	// Content says of a file that the element carries how large it is, with its
+	// SHA-512 in hex.
+	Content string `json:"content,omitempty"`
 }
 
 // Trace is the story of one message.
@@ -28,7 +31,8 @@ type Trace struct {
 }
 
 // Trace builds the message as Apply does and tells where its texts come from. It
-// is for explaining: several times slower.
+// is for explaining: several times slower. No file is opened for it; the message
+// is the one that Outline makes.
 func (m *Mapping) Trace(in Input) ([]byte, Trace, error) {
 	t := &tracer{byteSink: byteSink{buf: []byte(xmlDeclaration)}}
 	err := m.run(in, t)

@@ -385,9 +385,17 @@ func isHex(b []byte) bool {
 // base64Length returns the octets that b stands for, -1 where it is no base64:
 // single spaces may stand between its characters.
 func base64Length(b []byte) int {
+	// Nearly always there are no spaces, and it may be megabytes.
 	chars, pads := 0, 0
+	for chars < len(b) && base64Letter[b[chars]] {
+		chars++
+	}
 	last := byte(0)
-	for i, x := range b {
+	if chars > 0 {
+		last = b[chars-1]
+	}
+	for i := chars; i < len(b); i++ {
+		x := b[i]
 		switch {
 		case x == ' ':
 			if i == 0 || i == len(b)-1 || b[i-1] == ' ' {
@@ -398,7 +406,7 @@ func base64Length(b []byte) int {
 			pads++
 		case pads > 0:
 			return -1
-		case x >= 'a' && x <= 'z', x >= 'A' && x <= 'Z', x >= '0' && x <= '9', x == '+', x == '/':
+		case base64Letter[x]:
 			last = x
 		default:
 			return -1
@@ -414,6 +422,14 @@ func base64Length(b []byte) int {
 	}
 	return chars/4*3 - pads
 }
+
+// base64Letter are the characters that stand for six bits.
+var base64Letter = func() (t [256]bool) {
+	for _, x := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/") {
+		t[x] = true
+	}
+	return t
+}()
 
 func isFloat(b []byte) bool {
 	switch string(b) {

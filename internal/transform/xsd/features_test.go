@@ -435,3 +435,16 @@ func TestFeatures(t *testing.T) {
 		})
 	}
 }
+
+// The lexical form of base64Binary, and how many octets it stands for.
+func TestBase64HasALength(t *testing.T) {
+	for text, want := range map[string]int{
+		"": 0, "AAAA": 3, "AA==": 1, "AAE=": 2, "AA AA": 3, "A A = =": 1, "AAAA AAAA": 6, "AAAAAA==": 4,
+		"A": -1, "AAA": -1, "AAAAA": -1, "AA =": -1, "AAB=": -1, "AB==": -1, "A===": -1, "====": -1, "AA==AA==": -1, "AA=A": -1,
+		" AAAA": -1, "AAAA ": -1, "AA  AA": -1, "AA-A": -1, "AA_A": -1, "AA\nAA": -1, "AAAÄ": -1, "AAA\x00": -1,
+	} {
+		if got := base64Length([]byte(text)); got != want {
+			t.Errorf("%q: %d, not %d", text, got, want)
+		}
+	}
+}
