@@ -421,8 +421,14 @@ func onKafka(c *kafkatest.Cluster) []string {
 // is missing, and duplicates carry their first delivery id.
 func TestKilledTenTimes(t *testing.T) {
 	needShared(t)
-	t.Run("embedded broker", func(t *testing.T) { interrupt(t, 10, (*router).Kill, nil) })
-	t.Run("Apache Kafka", func(t *testing.T) { interrupt(t, 10, (*router).Kill, onKafka(kafkatest.Start(t))) })
+	t.Run("embedded broker", func(t *testing.T) {
+		t.Parallel()
+		interrupt(t, 10, (*router).Kill, nil)
+	})
+	t.Run("Apache Kafka", func(t *testing.T) {
+		t.Parallel()
+		interrupt(t, 10, (*router).Kill, onKafka(kafkatest.Start(t)))
+	})
 }
 
 // A router that is asked to stop while portals post loses nothing either,
