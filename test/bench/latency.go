@@ -28,6 +28,7 @@ type pace struct {
 	rate         int // a second
 	warm, length time.Duration
 	grace        time.Duration // for what is still on its way at the end
+	profile      string        // directory for a CPU profile of the pace; empty: none
 }
 
 // timed is what came of a pace: the median and the 99th percentile of the times,
@@ -48,6 +49,7 @@ func (l *lab) latency(ctx context.Context, k contender, p pace) (out timed, err 
 		if err != nil {
 			return err
 		}
+		c.profile(p.profile, k.name+"-pace")
 		began := time.Now()
 		before, err := l.cpu(c)
 		if err != nil {
@@ -60,6 +62,7 @@ func (l *lab) latency(ctx context.Context, k contender, p pace) (out timed, err 
 		if out.sample, err = l.used(c, before); err != nil {
 			return err
 		}
+		c.tell("stop")
 		out.Records, out.Seconds = int64(p.total()), time.Since(began).Seconds()
 		cancel()
 		if err := wait(); err != nil {

@@ -51,7 +51,7 @@ func main() {
 	flag.IntVar(&o.pace.rate, "rate", 500, "single submissions a second, for the times; 0: none")
 	flag.DurationVar(&o.pace.length, "pace-for", 6*time.Second, "how long single submissions are sent")
 	flag.StringVar(&o.only, "only", "", "contenders, separated by commas, or copies or pipelines of how cost grows; all where empty")
-	flag.StringVar(&o.profile, "profile", "", "directory for a CPU profile of each run")
+	flag.StringVar(&o.profile, "profile", "", "directory for a CPU profile of each run, and of single submissions")
 	flag.StringVar(&o.out, "out", "bench/results.json", "where the results go, relative to the repository; empty: nowhere")
 	flag.StringVar(&o.doc, "doc", "docs/benchmarks.md", "the page the tables go into, likewise")
 	flag.Parse()
@@ -127,6 +127,7 @@ func (o *options) inLab(ctx context.Context, fn func(*lab) error) (err error) {
 	}
 	defer l.Close()
 	l.log = o.log
+	o.pace.profile = o.profile
 	l.partitions = max(1, o.partitions)
 	if err := installStandards(ctx, l.repo, l.dir); err != nil {
 		return err
@@ -211,7 +212,7 @@ func (o options) turn(ctx context.Context, l *lab, k contender, round int, found
 		return err
 	}
 	one := runs{name: k.name, samples: []sample{s}}
-	counts := round > 0 || o.rounds == 0
+	counts, paced := round > 0 || o.rounds == 0, ""
 	if counts {
 		found.add(s)
 	}
@@ -220,6 +221,7 @@ func (o options) turn(ctx context.Context, l *lab, k contender, round int, found
 		if err != nil {
 			return err
 		}
+		paced = fmt.Sprintf(" at %.4f CPU s per 1,000", 1000*took.CPU/float64(took.Records))
 		one.p50, one.p99 = []float64{took.p50}, []float64{took.p99}
 		found.p50, found.p99 = append(found.p50, one.p50...), append(found.p99, one.p99...)
 	}
@@ -228,8 +230,8 @@ func (o options) turn(ctx context.Context, l *lab, k contender, round int, found
 	if s.Parked > 0 {
 		parked = fmt.Sprintf(", %d waited", s.Parked)
 	}
-	o.say("round %d  %-22s %8.0f records/s  CPU %.4f, broker %.4f s per 1,000  peak %4.0f MiB  p50 %s p99 %s ms  (%d in %.1f s%s)",
-		round, k.name, r.Rate, r.CPU, r.BrokerCPU, r.PeakMiB, ms(r.P50), ms(r.P99), s.Records, s.Seconds, parked)
+	o.say("round %d  %-22s %8.0f records/s  CPU %.4f, broker %.4f s per 1,000  peak %4.0f MiB  p50 %s p99 %s ms%s  (%d in %.1f s%s)",
+		round, k.name, r.Rate, r.CPU, r.BrokerCPU, r.PeakMiB, ms(r.P50), ms(r.P99), paced, s.Records, s.Seconds, parked)
 	return nil
 }
 
