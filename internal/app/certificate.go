@@ -3,10 +3,10 @@ package app
 import (
 	"crypto/tls"
 	"log/slog"
-	"os"
-	"slices"
 	"sync"
 	"time"
+
+	"weiche/internal/filestamp"
 )
 
 // certificate is the server's, from files that may be exchanged under way: a
@@ -18,7 +18,7 @@ type certificate struct {
 	logger *slog.Logger
 
 	mu   sync.Mutex
-	seen []os.FileInfo // of the files last read
+	seen filestamp.Stamps // of the files last read
 	pair *tls.Certificate
 }
 
@@ -33,8 +33,8 @@ func openCertificate(logger *slog.Logger, cert, key string) (*certificate, error
 func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := c.look()
-	if c.pair != nil && slices.EqualFunc(now, c.seen, unchanged) {
+	now := filestamp.Of(c.files[:]...)
+	if c.pair != nil && now.Same(c.seen) {
 		return c.pair, nil
 	}
 	c.seen = now
@@ -49,23 +49,4 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			"not_after", c.pair.Leaf.NotAfter.Format(time.RFC3339), "error", err)
 	}
 	return c.pair, nil
-}
-
-// look returns what there is to tell of the files; nil of one that is not there.
-func (c *certificate) look() []os.FileInfo {
-	out := make([]os.FileInfo, len(c.files))
-	for i, f := range c.files {
-		if info, err := os.Stat(f); err == nil {
-			out[i] = info
-		}
-	}
-	return out
-}
-
-// unchanged compares more than times: Kubernetes exchanges a link.
-func unchanged(a, b os.FileInfo) bool {
-	if a == nil || b == nil {
-		return a == nil && b == nil
-	}
-	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }

@@ -1,11 +1,12 @@
 package bus
 
 import (
-	"os"
 	"sync"
 	"time"
 
 	"github.com/IBM/sarama"
+
+	"weiche/internal/filestamp"
 )
 
 // connect makes a client. Where sarama fixes a secret at that moment (PLAIN's
@@ -31,40 +32,12 @@ func (c Config) connect(build func() (*sarama.Config, error)) (sarama.Client, er
 			}
 		}
 	}
-	seen := look(files)
+	seen := filestamp.Of(files...)
 	client, err := dial()
 	if err != nil || len(files) == 0 {
 		return client, err
 	}
 	return &renewed{dial: dial, files: files, seen: seen, looked: time.Now(), current: client, linger: c.AppendTimeout}, nil
-}
-
-// fileState tells whether a file has changed. Kubernetes exchanges a link, so a time
-// alone is not enough.
-type fileState struct {
-	changed time.Time
-	size    int64
-	info    os.FileInfo
-}
-
-func look(files []string) []fileState {
-	out := make([]fileState, len(files))
-	for i, f := range files {
-		if info, err := os.Stat(f); err == nil {
-			out[i] = fileState{info.ModTime(), info.Size(), info}
-		}
-	}
-	return out
-}
-
-func same(a, b []fileState) bool {
-	for i := range a {
-		if a[i].size != b[i].size || !a[i].changed.Equal(b[i].changed) || (a[i].info == nil) != (b[i].info == nil) ||
-			a[i].info != nil && !os.SameFile(a[i].info, b[i].info) {
-			return false
-		}
-	}
-	return true
 }
 
 // renewed is a client that looks at its files at most once a second, when it is
@@ -76,7 +49,7 @@ type renewed struct {
 	linger time.Duration
 
 	mu      sync.Mutex
-	seen    []fileState
+	seen    filestamp.Stamps
 	looked  time.Time
 	pause   time.Duration // until the files are looked at again
 	busy    bool
@@ -89,7 +62,7 @@ func (r *renewed) now() sarama.Client {
 	defer r.mu.Unlock()
 	if !r.busy && !r.closed && time.Since(r.looked) >= max(time.Second, r.pause) {
 		r.looked = time.Now()
-		if at := look(r.files); !same(at, r.seen) {
+		if at := filestamp.Of(r.files...); !at.Same(r.seen) {
 			r.busy = true
 			go r.exchange(at)
 		}
@@ -97,7 +70,7 @@ func (r *renewed) now() sarama.Client {
 	return r.current
 }
 
-func (r *renewed) exchange(at []fileState) {
+func (r *renewed) exchange(at filestamp.Stamps) {
 	client, err := r.dial()
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -25,6 +25,7 @@ import (
 
 	"weiche/internal/config"
 	"weiche/internal/fault"
+	"weiche/internal/filestamp"
 )
 
 // Bounds of tokens and key sets.
@@ -233,10 +234,10 @@ type keySet struct {
 	fetching sync.Mutex // one fetch at a time
 	tried    time.Time  // under fetching
 
-	mu       sync.Mutex
-	keys     []jose.JSONWebKey
-	modified time.Time // of the file
-	fetched  time.Time // last success
+	mu      sync.Mutex
+	keys    []jose.JSONWebKey
+	seen    filestamp.Stamps // of the file
+	fetched time.Time        // last success
 }
 
 func (s *keySet) find(ctx context.Context, kid, alg string) ([]jose.JSONWebKey, error) {
@@ -334,12 +335,9 @@ func (s *keySet) refreshLocked(ctx context.Context, now time.Time) error {
 }
 
 func (s *keySet) read() error {
-	st, err := os.Stat(s.source)
-	if err != nil {
-		return err
-	}
+	now := filestamp.Of(s.source)
 	s.mu.Lock()
-	same := s.keys != nil && st.ModTime().Equal(s.modified)
+	same := s.keys != nil && now.Same(s.seen)
 	s.mu.Unlock()
 	if same {
 		return nil
@@ -354,7 +352,7 @@ func (s *keySet) read() error {
 		return err
 	}
 	s.mu.Lock()
-	s.keys, s.modified = keys, st.ModTime()
+	s.keys, s.seen = keys, now
 	s.mu.Unlock()
 	return nil
 }
