@@ -22,7 +22,7 @@ const (
 func (p *pace) took(d time.Duration, now time.Time) {
 	// One that is lost between two writers does not matter.
 	old := p.ns.Load()
-	if old > 0 && p.old(now) {
+	if p.old(now) {
 		old = int64(d)
 	}
 	p.ns.Store(old + (int64(d)-old)/paceOver)
