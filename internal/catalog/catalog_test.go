@@ -170,6 +170,10 @@ func TestEveryFaultOfAFormIsToldWithoutItsValues(t *testing.T) {
 	if ok := p.ValidateForm(map[string]any{"name": "Anna", "age": json.Number("18")}); ok != nil {
 		t.Errorf("a good form: %v", ok)
 	}
+	form = map[string]any{"name": "Anna", "age": json.Number("18"), "day": "0000-12-31"}
+	if got := p.ValidateForm(form); len(got) != 1 || !strings.Contains(got[0].Text, "for example 2026-11-22; from the year 0001 on") || !strings.Contains(got[0].German, "ab dem Jahr 0001") {
+		t.Errorf("a day that XML does not have: %+v", got)
+	}
 }
 
 func TestABrokenServiceIsRefusedAlone(t *testing.T) {

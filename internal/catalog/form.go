@@ -133,7 +133,7 @@ func (c *collector) collect(e *jsonschema.ValidationError) {
 	case *kind.Const:
 		c.add(at, "The value is not the one allowed.")
 	case *kind.Format:
-		c.add(at, "The value does not have the format %q%s.", k.Want, formatHint(k.Want))
+		c.format(at, k.Want)
 	case *kind.Pattern:
 		c.add(at, "The value does not match the pattern %s.", k.Want)
 	case *kind.MinLength:
@@ -204,15 +204,21 @@ func constants(e *jsonschema.ValidationError) bool {
 	return len(e.Causes) > 0
 }
 
-// formatHint shows what a format looks like.
-func formatHint(format string) string {
-	if like := map[string]string{
-		"date": "2026-11-22", "date-time": "2026-11-22T10:15:30+01:00", "email": "name@example.org",
-		"uuid": "60f6667b-fa45-4bd7-b717-f4d6c65e5edb", "uri": "https://example.org",
-	}[format]; like != "" {
-		return " (like " + like + ")"
+// format says with an example what was expected. Of dates see jsonvalid.NewCompiler.
+func (c *collector) format(at []string, name string) {
+	switch like := formatExamples[name]; {
+	case like == "":
+		c.add(at, "The value does not have the format %q.", name)
+	case strings.HasPrefix(name, "date"):
+		c.add(at, "The value does not have the format %q (for example %s; from the year 0001 on).", name, like)
+	default:
+		c.add(at, "The value does not have the format %q (for example %s).", name, like)
 	}
-	return ""
+}
+
+var formatExamples = map[string]string{
+	"date": "2026-11-22", "date-time": "2026-11-22T10:15:30+01:00", "email": "name@example.org",
+	"uuid": "60f6667b-fa45-4bd7-b717-f4d6c65e5edb", "uri": "https://example.org",
 }
 
 var pointerEscape = strings.NewReplacer("~", "~0", "/", "~1")
