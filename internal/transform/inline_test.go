@@ -143,16 +143,7 @@ func TestInlineMistakesAreRefusedWithTheirLine(t *testing.T) {
 		{"out of order", "<t:short w:inline=\"attachments[0]\"/>\n<t:scan w:inline=\"attachments[0]\"/>", 4, "must stand before"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			m, problems := compileMapping("m.xml", []byte(wrap(c.body)), std, form, nil)
-			if m != nil {
-				t.Fatal("accepted")
-			}
-			for _, p := range problems {
-				if p.File == "m.xml" && p.Line == c.line && strings.Contains(p.Text, c.want) {
-					return
-				}
-			}
-			t.Errorf("got %v, want line %d: …%s…", problems, c.line, c.want)
+			refusedAt(t, c.body, std, form, c.line, c.want)
 		})
 	}
 }

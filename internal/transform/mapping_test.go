@@ -93,6 +93,21 @@ func wrap(body string) string {
 </t:m.1>`
 }
 
+// refusedAt says that a mapping with such a body is refused at the line.
+func refusedAt(t *testing.T, body string, std *standard.Standard, form *FormSchema, line int, want string) {
+	t.Helper()
+	m, problems := compileMapping("m.xml", []byte(wrap(body)), std, form, nil)
+	if m != nil {
+		t.Fatal("accepted")
+	}
+	for _, p := range problems {
+		if p.File == "m.xml" && p.Line == line && strings.Contains(p.Text, want) {
+			return
+		}
+	}
+	t.Errorf("got %v, want line %d: …%s…", problems, line, want)
+}
+
 func input(t testing.TB, form string) Input {
 	t.Helper()
 	var v any
@@ -278,16 +293,7 @@ func TestMistakesAreRefusedWithTheirLine(t *testing.T) {
 		{"closures too deep", `<t:title w:if="any(form.persons, any(form.persons, any(form.persons, .name == 'x')))">x</t:title>`, 3, `closures nest deeper`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			m, problems := compileMapping("m.xml", []byte(wrap(c.body)), std, form, nil)
-			if m != nil {
-				t.Fatal("accepted")
-			}
-			for _, p := range problems {
-				if p.File == "m.xml" && p.Line == c.line && strings.Contains(p.Text, c.want) {
-					return
-				}
-			}
-			t.Errorf("got %v, want line %d: …%s…", problems, c.line, c.want)
+			refusedAt(t, c.body, std, form, c.line, c.want)
 		})
 	}
 	t.Run("fixed attribute and missing element of the root", func(t *testing.T) {
